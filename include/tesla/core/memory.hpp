@@ -1,0 +1,69 @@
+// Memory aligned to cache lines: an owning buffer, and an arena that is laid out once and then only handed out.
+#pragma once
+
+#include <tesla/core/error.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace tesla::inline TESLA_TARGET {
+
+inline constexpr std::size_t cache_line = 64;
+
+constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+/// Multiplies sizes that may come from outside; an overflow is an error and not a small number.
+inline std::size_t checked_product(std::size_t a, std::size_t b) {
+  std::size_t result = 0;
+  if (__builtin_mul_overflow(a, b, &result)) raise<ShapeError>("a size of ", a, " x ", b, " elements overflows");
+  return result;
+}
+
+/// An owning array of trivial elements, aligned to a cache line, zeroed when it is made.
+template <class T>
+class Buffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t size) : size_(size) {
+    if (size == 0) return;
+    const std::size_t bytes = checked_product(size, sizeof(T));
+    if (bytes > std::numeric_limits<std::size_t>::max() / 2) throw std::bad_alloc();
+    data_ = static_cast<T*>(::operator new(round_up(bytes, cache_line), std::align_val_t(cache_line)));
+    std::memset(static_cast<void*>(data_), 0, bytes);
+  }
+  Buffer(const Buffer& other) : Buffer(other.size_) {
+    if (size_ != 0) std::memcpy(static_cast<void*>(data_), other.data_, size_ * sizeof(T));
+  }
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Buffer() { ::operator delete(data_, std::align_val_t(cache_line)); }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + size_; }
+  T& operator[](std::size_t i) { return data_[i]; }
+  const T& operator[](std::size_t i) const { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace tesla::inline TESLA_TARGET
