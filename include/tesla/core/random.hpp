@@ -43,7 +43,7 @@ class Stream {
 
   /// A whole number in [0, n).
   constexpr std::uint64_t below(std::uint64_t i, std::uint64_t n) const {
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits(i)) * n) >> 64);
+    return static_cast<std::uint64_t>((static_cast<Wide>(bits(i)) * n) >> 64);
   }
 
   /// Uniform in [0, 1), a multiple of 2^-53.
@@ -58,6 +58,8 @@ class Stream {
   }
 
  private:
+  __extension__ using Wide = unsigned __int128;
+
   static constexpr std::uint64_t join(std::uint32_t low, std::uint32_t high) {
     return low | (static_cast<std::uint64_t>(high) << 32);
   }

@@ -63,6 +63,13 @@ class Shape {
     return result + "}";
   }
 
+  /// "28 x 28 x 1", for people
+  std::string extents() const {
+    std::string result;
+    for (const std::size_t extent : *this) result += (result.empty() ? "" : " x ") + std::to_string(extent);
+    return result;
+  }
+
   friend bool operator==(const Shape& a, const Shape& b) {
     if (a.rank_ != b.rank_) return false;
     for (std::size_t i = 0; i < a.rank_; ++i)

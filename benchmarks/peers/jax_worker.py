@@ -1,0 +1,144 @@
+"""JAX: one compiled step with donated state, or a compiled loop over many batches, whichever measures better.
+
+    jax_worker.py THREADS
+"""
+
+import os
+import sys
+
+THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+os.environ["JAX_PLATFORMS"] = "cpu"
+if THREADS == 1:  # the processors that the process may use decide the size of the thread pools
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-THREADS:])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import protocol
+
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # nothing to overlap: the next step needs this one's result
+checks = []
+
+
+def forward(layers, x):  # weights as inputs x outputs: several times as fast here as the other way round
+    for i, (weight, bias) in enumerate(layers):
+        x = x @ weight + bias
+        if i + 1 < len(layers):
+            x = jax.nn.relu(x)
+    return x
+
+
+def loss_of(layers, x, labels):
+    logits = forward(layers, x)
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1))
+
+
+def start(case):
+    layers = [(jnp.asarray(weight.T), jnp.asarray(bias)) for weight, bias in protocol.weights(case)]
+    zeros = lambda: jax.tree.map(jnp.zeros_like, layers)
+    return (layers, zeros(), zeros(), jnp.zeros(())) if case.optimizer == "adam" else (layers, zeros())
+
+
+def update(state, x, labels):
+    """The next state and the loss."""
+    layers, first = state[:2]
+    loss, gradients = jax.value_and_grad(loss_of)(layers, x, labels)
+    each = jax.tree.map
+    if len(state) == 2:
+        first = each(lambda v, g: protocol.MOMENTUM * v + g, first, gradients)
+        return (each(lambda p, v: p - protocol.SGD_RATE * v, layers, first), first), loss
+    second, count = state[2], state[3] + 1
+    first = each(lambda m, g: m + 0.1 * (g - m), first, gradients)
+    second = each(lambda v, g: v + 0.001 * (g * g - v), second, gradients)
+    scale, unbias = protocol.ADAM_RATE / (1 - 0.9**count), jax.lax.rsqrt(1 - 0.999**count)
+    layers = each(lambda p, m, v: p - scale * m / (jnp.sqrt(v) * unbias + 1e-8), layers, first, second)
+    return (layers, first, second, count), loss
+
+
+def one_by_one(case):
+    """One call a step; the state goes from call to call in the same memory."""
+    inputs, labels = protocol.data(case)
+    data = [(jnp.asarray(x), jnp.asarray(y, jnp.int32)) for x, y in zip(inputs, labels)]
+    step = jax.jit(update, donate_argnums=0)
+    state, turn = start(case), 0
+
+    def run(steps):
+        nonlocal state, turn
+        for _ in range(steps):
+            state, loss = step(state, *data[turn])
+            turn = (turn + 1) % len(data)
+        checks.append(float(jax.block_until_ready((state, loss))[1]))
+        return steps
+
+    return run
+
+
+def looped(case):
+    """One call for many steps: a scan over the batches."""
+    inputs, labels = protocol.data(case)
+    length = min(64, len(inputs))
+    chunks = [
+        (jnp.asarray(inputs[i : i + length]), jnp.asarray(labels[i : i + length], jnp.int32))
+        for i in range(0, len(inputs) - length + 1, length)
+    ]
+    epoch = jax.jit(
+        lambda state, xs, ys: jax.lax.scan(lambda s, batch: update(s, *batch), state, (xs, ys)),
+        donate_argnums=0,
+    )
+    state, turn = start(case), 0
+
+    def run(steps):
+        nonlocal state, turn
+        calls = -(-steps // length)
+        for _ in range(calls):
+            state, losses = epoch(state, *chunks[turn])
+            turn = (turn + 1) % len(chunks)
+        checks.append(float(jax.block_until_ready((state, losses))[1][-1]))
+        return calls * length
+
+    return run
+
+
+def repeated(function, arguments, shape):
+    """Calls that each wait for the one before, because it gives the memory for the result."""
+    step = jax.jit(lambda previous, *rest: function(*rest), donate_argnums=0, keep_unused=True)
+    result, turn = jnp.zeros(shape), 0
+
+    def run(steps):
+        nonlocal result, turn
+        for _ in range(steps):
+            result = step(result, *arguments[turn])
+            turn = (turn + 1) % len(arguments)
+        checks.append(float(jax.block_until_ready(result)[0, 0]))
+        return steps
+
+    return run
+
+
+def prediction(case):
+    layers = start(case)[0]
+    data = [(layers, jnp.asarray(x)) for x in protocol.data(case)[0]]
+    return repeated(forward, data, (case.batch, case.sizes[-1]))
+
+
+def product(case):
+    m, k, n = case.sizes
+    random = np.random.default_rng(3)
+    w, x = (jnp.asarray(random.standard_normal(shape, np.float32)) for shape in ((m, k), (k, n)))
+    return repeated(jnp.matmul, [(w, x)], (m, n))
+
+
+def setup(case):
+    if case.kind == "product":
+        return [("jit", lambda: product(case))]
+    if case.kind == "predict":
+        return [("jit", lambda: prediction(case))]
+    if case.kind == "step":
+        return [("step", lambda: one_by_one(case)), ("scan", lambda: looped(case))]
+    return []
+
+
+protocol.serve("JAX", jax.__version__, setup, lambda: sum(checks))

@@ -1,0 +1,165 @@
+// What the C++ workers share: the line protocol, the timing, the fixed data, and the optimizers for those libraries
+// that bring none.
+//
+// A worker prints "ready NAME VERSION", then answers each line "CASE REPEATS" with "CASE t1 t2 ...", microseconds per
+// step, or with "CASE unsupported". The first use of a case sets it up and warms it up. Cases:
+//   step:784-300-100-10:32:sgd   one training step: forward, softmax cross-entropy, backward, optimizer (sgd or adam)
+//   predict:784-300-100-10:1     forward only, up to the logits
+//   product:256:256:256          (256 x 256) times (256 x 256)
+#pragma once
+
+#include <xmmintrin.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace peers {
+
+constexpr float sgd_rate = 0.01f, momentum = 0.9f, adam_rate = 0.001f;
+
+struct Case {
+  std::string kind;
+  std::vector<int> sizes;  // of the layers; of a product: M, K, N
+  int batch = 1;
+  bool adam = false;
+};
+
+/// Does a number of steps and returns something that depends on all of them; empty where a case is unsupported.
+using Run = std::function<double(int)>;
+
+inline std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+  return parts;
+}
+
+inline Case parse(const std::string& name) {
+  const auto parts = split(name, ':');
+  Case c;
+  c.kind = parts.at(0);
+  if (c.kind == "product") {
+    for (int i = 1; i <= 3; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
+  } else {
+    for (const auto& size : split(parts.at(1), '-')) c.sizes.push_back(std::stoi(size));
+    c.batch = std::stoi(parts.at(2));
+    if (c.kind == "step") c.adam = parts.at(3) == "adam";
+  }
+  return c;
+}
+
+inline std::vector<float> uniform(std::size_t count, float low, float high, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> draw(low, high);
+  std::vector<float> values(count);
+  for (auto& value : values) value = draw(engine);
+  return values;
+}
+
+/// About 1024 random samples with random labels, cut into batches that the steps visit in turn.
+struct Data {
+  int batches;
+  std::vector<float> inputs;  // one sample after another
+  std::vector<int> labels;
+
+  explicit Data(const Case& c) : batches(c.batch < 1024 ? 1024 / c.batch : 1) {
+    const std::size_t samples = static_cast<std::size_t>(batches) * c.batch;
+    inputs = uniform(samples * c.sizes.front(), -0.5f, 0.5f, 1);
+    for (float value : uniform(samples, 0, 1, 2)) labels.push_back(static_cast<int>(value * c.sizes.back()) % c.sizes.back());
+  }
+};
+
+/// Momentum or Adam over one block of parameters.
+class Optimizer {
+ public:
+  Optimizer(bool adam, std::size_t count) : adam_(adam), first_(count), second_(adam ? count : 0) {}
+
+  void operator()(float* parameters, const float* gradient, float* first, float* second, std::size_t count) const {
+    if (!adam_) {
+      for (std::size_t i = 0; i < count; ++i) parameters[i] -= sgd_rate * (first[i] = momentum * first[i] + gradient[i]);
+    } else {
+      const float scale = adam_rate / (1 - std::pow(0.9f, static_cast<float>(step_)));
+      const float unbias = 1 / std::sqrt(1 - std::pow(0.999f, static_cast<float>(step_)));
+#pragma GCC ivdep
+      for (std::size_t i = 0; i < count; ++i) {
+        first[i] += 0.1f * (gradient[i] - first[i]);
+        second[i] += 0.001f * (gradient[i] * gradient[i] - second[i]);
+        parameters[i] -= scale * first[i] / (std::sqrt(second[i]) * unbias + 1e-8f);
+      }
+    }
+  }
+
+  void operator()(float* parameters, const float* gradient) {
+    ++step_;
+    const long count = static_cast<long>(first_.size()), block = 16384;
+#pragma omp parallel for if (count > 8 * block)
+    for (long i = 0; i < count; i += block) {
+      (*this)(parameters + i, gradient + i, &first_[i], adam_ ? &second_[i] : nullptr, std::min(block, count - i));
+    }
+  }
+
+ private:
+  bool adam_;
+  int step_ = 0;
+  std::vector<float> first_, second_;
+};
+
+inline double microseconds(const std::function<void()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Answers requests until the end of the input. `setup` makes the Run of a case.
+inline int serve(const char* name, const std::string& version, const std::function<Run(const Case&)>& setup) {
+  constexpr double sample = 22e3;       // microseconds that a sample lasts at least
+  _mm_setcsr(_mm_getcsr() | 0x8040);    // subnormal numbers count as zero, also in threads that start from here
+  struct Prepared {
+    Run run;
+    int steps = 1;  // per sample
+  };
+  std::map<std::string, Prepared> cases;
+  double checksum = 0;
+  std::cout << "ready " << name << ' ' << version << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream request(line);
+    std::string text;
+    int repeats = 0;
+    if (!(request >> text >> repeats)) continue;
+    const bool fresh = cases.find(text) == cases.end();
+    Prepared& p = cases[text];
+    if (fresh) p.run = setup(parse(text));
+    std::cout << text;
+    if (!p.run) {
+      std::cout << " unsupported" << std::endl;
+      continue;
+    }
+    if (fresh) {
+      checksum += p.run(1);
+      for (double spent = 0, last = 0; spent < 4 * sample || last < sample;) {
+        last = microseconds([&] { checksum += p.run(p.steps); });
+        spent += last;
+        if (last < sample) p.steps = static_cast<int>(p.steps * std::min(10.0, 1.1 * sample / last) + 1);
+      }
+    } else {
+      checksum += p.run(p.steps / 4 + 1);  // wakes the threads and warms the caches
+    }
+    for (int i = 0; i < repeats; ++i) {
+      std::cout << ' ' << microseconds([&] { checksum += p.run(p.steps); }) / p.steps;
+    }
+    std::cout << std::endl;
+  }
+  std::cerr << name << " checksum " << checksum << '\n';
+  return 0;
+}
+
+}  // namespace peers

@@ -1,0 +1,144 @@
+// The backend trait: what a port to other hardware has to provide. This is the one page to read.
+//
+// A backend is a template parameter and an instance, never a global switch: several live in one program. It owns memory
+// and offers the primitives below on plain pointers, panels and matrices of its memory. Everything else in the library,
+// layers, losses, optimizers, is written on these, so a port that has them runs every model. Whole-layer kernels may be
+// added as further members, found with `requires`, where composing primitives is not fast enough.
+//
+//   memory     allocate, deallocate, write (host to backend), read (backend to host), fill
+//   layout     lanes: samples in a panel; gather: samples of any array to panels; scatter: panels to rows;
+//              transpose: panels to one row a sample
+//   products   multiply: every product of matrices, with bias and an elementwise function on the result
+//   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch; apply, apply_gradient: a user's function
+//   softmax    softmax, softmax_gradient
+//   losses     cross_entropy, elementwise_loss
+//   updates    update, update_outer, squared_norm, squared_norm_outer: optimizers, one pass over the parameters
+//
+// Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all samples.
+// Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike. Sums run in
+// an order that depends on shapes alone. Calls may return before the work is done; read() waits for it.
+#pragma once
+
+#include <tesla/backend/functions.hpp>
+#include <tesla/backend/product.hpp>
+#include <tesla/tensor/panels.hpp>
+#include <tesla/tensor/view.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <utility>
+
+namespace tesla::inline TESLA_TARGET::backend {
+
+/// One value a feature.
+template <class T>
+struct Features {
+  T* data = nullptr;
+  std::size_t size = 0;
+};
+
+/// The samples of one batch: rows of a borrowed array, by index.
+struct Rows {
+  const ArrayView* array;
+  const std::uint32_t* index;  // null: rows first, first + 1, ...
+  std::size_t first, count;
+
+  std::size_t operator[](std::size_t i) const { return index != nullptr ? index[first + i] : first + i; }
+};
+
+/// What a loss compares with, for one batch: class labels, or values in panels.
+template <class T>
+struct Target {
+  const std::int32_t* labels = nullptr;
+  Panels<const T> values;
+};
+
+/// A parameter, its optimizer state and its gradient, as the arrays an update runs over.
+template <class T, std::size_t Slots>
+struct Updated {
+  Matrix<T> value;
+  std::array<T*, Slots> slots;
+};
+
+namespace detail {
+struct AnyFunctor {
+  template <class... V>
+  auto operator()(V&&... v) const {
+    return (v + ...);
+  }
+  template <class V>
+  V gradient(V dy, V) const {
+    return dy;
+  }
+  static constexpr bool from_output = true;
+};
+struct AnyUpdate {
+  template <class V, class S>
+  void operator()(V& weight, V gradient, S&) const {
+    weight -= gradient;
+  }
+};
+}  // namespace detail
+
+// clang-format off
+template <class B, class T = float>
+concept Backend = std::movable<B> &&
+    requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
+             Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
+             const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnyUpdate update,
+             Updated<T, 1> updated) {
+  { B::name } -> std::convertible_to<const char*>;
+  { B::template lanes<T>(n) } -> std::same_as<std::size_t>;
+  { b.template allocate<T>(n) } -> std::same_as<T*>;        // n elements, all zero
+  b.deallocate(p);
+  b.write(p, q, n);
+  b.read(p, q, n);
+  b.fill(p, n, T(0));
+  b.gather(rows, panels, matrix);                            // matrix: the same samples as rows; may be null
+  b.scatter(in, p);                                          // to row-major memory of the host
+  b.transpose(in, matrix);
+  b.multiply(product, f);
+  b.map(f, panels, in, values);
+  b.map_sum(f, panels, vector, in, in);                      // vector = sums of the result over the batch
+  b.reduce(f, vector, in, values);                           // the sums alone
+  b.apply(function, in, panels);
+  b.apply_gradient(function, in, in, panels);                // x, dy, dx
+  b.softmax(in, panels, n, true);                            // over groups of n features; true: its logarithm
+  b.softmax_gradient(in, in, panels, n, true);               // y, dy, dx
+  { b.cross_entropy(in, target, q, panels) } -> std::same_as<double>;         // from logits; q: weights of the samples
+  { b.elementwise_loss(f, in, in, q, panels) } -> std::same_as<double>;
+  b.update(update, updated, q);                              // q: the gradient, laid out as the parameter
+  b.update_outer(update, updated, q, q);                     // the gradient is an outer product
+  { b.squared_norm(matrix) } -> std::same_as<double>;
+};
+// clang-format on
+
+/// Memory of a backend, owned.
+template <class T, class B>
+class Memory {
+ public:
+  Memory() = default;
+  Memory(B& backend, std::size_t size) : backend_(&backend), data_(backend.template allocate<T>(size)), size_(size) {}
+  Memory(Memory&& other) noexcept
+      : backend_(other.backend_), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Memory& operator=(Memory other) noexcept {
+    std::swap(backend_, other.backend_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Memory() {
+    if (data_ != nullptr) backend_->deallocate(data_);
+  }
+
+  T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  B* backend_ = nullptr;
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace tesla::inline TESLA_TARGET::backend

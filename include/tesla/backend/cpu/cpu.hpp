@@ -1,0 +1,129 @@
+// The CPU backend: SIMD kernels over xsimd, threads by OpenMP, for float and double.
+#pragma once
+
+#include <tesla/backend/backend.hpp>
+#include <tesla/backend/cpu/elementwise.hpp>
+#include <tesla/backend/cpu/layout.hpp>
+#include <tesla/backend/cpu/loss.hpp>
+#include <tesla/backend/cpu/multiply.hpp>
+
+#include <cstring>
+#include <new>
+
+namespace tesla::inline TESLA_TARGET::backend {
+
+class Cpu {
+ public:
+  static constexpr const char* name = "cpu";
+
+  /// Four cache lines of samples; small batches take what they need, in whole vectors; one sample is a plain vector.
+  template <class T>
+  static std::size_t lanes(std::size_t batch) {
+    if (batch <= 1) return 1;
+    return std::min(round_up(batch, cpu::width<T>), 4 * cache_line / sizeof(T));
+  }
+
+  template <class T>
+  T* allocate(std::size_t n) {
+    const std::size_t bytes = round_up(checked_product(std::max<std::size_t>(n, 1), sizeof(T)), cache_line);
+    auto* p = static_cast<T*>(::operator new(bytes, std::align_val_t(cache_line)));
+    std::memset(static_cast<void*>(p), 0, bytes);
+    return p;
+  }
+  template <class T>
+  void deallocate(T* p) {
+    ::operator delete(p, std::align_val_t(cache_line));
+  }
+  template <class T>
+  void write(T* to, const T* from, std::size_t n) {
+    if (n != 0) std::memcpy(to, from, n * sizeof(T));
+  }
+  template <class T>
+  void read(T* to, const T* from, std::size_t n) {
+    if (n != 0) std::memcpy(to, from, n * sizeof(T));
+  }
+  template <class T>
+  void fill(T* p, std::size_t n, T value) {
+    std::fill(p, p + n, value);
+  }
+
+  template <class T>
+  void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
+    if (rows.count != 0) cpu::gather(rows, out, copy);
+  }
+  template <class T>
+  void scatter(Panels<const T> in, T* rows) {
+    cpu::panels_to_rows(in, rows, in.features);
+  }
+  template <class T>
+  void transpose(Panels<const T> in, Matrix<T> out) {
+    cpu::panels_to_rows(in, out.data, out.stride);
+  }
+
+  template <class T, class F = math::Identity>
+  void multiply(const Product<T>& p, const F& f = {}) {
+    cpu::Epilogue<T> epilogue;
+    if constexpr (!std::is_same_v<F, math::Identity>)
+      epilogue = {[](const void* context, T* row, std::size_t n) {
+                    const F& function = *static_cast<const F*>(context);
+                    cpu::for_each_vector<T>(n, [&]<class V>(std::size_t i, std::type_identity<V>) {
+                      cpu::store_as(row + i, V(function(cpu::load_as<V>(row + i))));
+                    });
+                  },
+                  &f};
+    cpu::multiply(p, epilogue);
+  }
+
+  template <class F, class T, class... In>
+  void map(const F& f, Panels<T> out, const In&... in) {
+    cpu::map(f, out, in...);
+  }
+  template <class F, class T, class... In>
+  void map_sum(const F& f, Panels<T> out, Features<T> sums, const In&... in) {
+    cpu::reduce(f, out, sums, in...);
+  }
+  template <class F, class T, class... In>
+  void reduce(const F& f, Features<T> sums, const In&... in) {
+    cpu::reduce(f, Panels<T>(), sums, in...);
+  }
+  template <class T>
+  void apply(const ElementwiseFunction& f, Panels<const T> x, Panels<T> y) {
+    f.apply(x.data, y.data, x.size(), true);
+  }
+  template <class T>
+  void apply_gradient(const ElementwiseFunction& f, Panels<const T> x, Panels<const T> dy, Panels<T> dx) {
+    f.gradient(x.data, dy.data, dx.data, x.size(), true);
+  }
+
+  template <class T>
+  void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarithm) {
+    cpu::softmax(in, out, group, logarithm);
+  }
+  template <class T>
+  void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::size_t group, bool logarithm) {
+    cpu::softmax_gradient(y, dy, dx, group, logarithm);
+  }
+  template <class T>
+  double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights, Panels<T> gradient) {
+    return cpu::cross_entropy(logits, target, weights, gradient);
+  }
+  template <class F, class T>
+  double elementwise_loss(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+    return cpu::elementwise_loss(f, y, target, weights, gradient);
+  }
+
+  template <class F, class T, std::size_t Slots>
+  void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {
+    cpu::update(f, parameter, gradient);
+  }
+  template <class F, class T, std::size_t Slots>
+  void update_outer(const F& f, Updated<T, Slots> parameter, const T* left, const T* right) {
+    cpu::update_outer(f, parameter, left, right);
+  }
+  template <class T>
+  double squared_norm(Matrix<T> m) {
+    return cpu::squared_norm(m);
+  }
+};
+
+}  // namespace tesla::inline TESLA_TARGET::backend

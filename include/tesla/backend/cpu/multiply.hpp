@@ -1,0 +1,167 @@
+// Matrix products: the driver that cuts a Product into tiles and shares them among threads, and the two forms for a
+// single column (a batch of one), whose lanes are rows or depth instead.
+#pragma once
+
+#include <tesla/backend/cpu/tile.hpp>
+#include <tesla/core/parallel.hpp>
+
+#include <algorithm>
+
+namespace tesla::inline TESLA_TARGET::backend::cpu {
+
+namespace detail {
+
+/// One column of A with contiguous rows (a_depth = 1): dot products, four rows at a time.
+template <class T>
+void dot_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begin, std::size_t end) {
+  constexpr std::size_t w = width<T>, rows_at_once = 4;
+  const std::size_t whole = p.depth / w * w;
+  const auto rows = [&](std::size_t r, auto count) {
+    constexpr std::size_t n = decltype(count)::value;
+    Vector<T> sums[n][2];
+    unroll<n>([&](auto i) { sums[i][0] = sums[i][1] = Vector<T>(T(0)); });
+    const T* a = p.a + static_cast<std::ptrdiff_t>(r) * p.a_row;
+    std::size_t k = 0;
+    for (; k + 2 * w <= whole; k += 2 * w) {
+      const Vector<T> x0 = load(p.b + k), x1 = load(p.b + k + w);
+      unroll<n>([&](auto i) {
+        const T* row = a + std::ptrdiff_t(i) * p.a_row + k;
+        sums[i][0] = xsimd::fma(load(row), x0, sums[i][0]);
+        sums[i][1] = xsimd::fma(load(row + w), x1, sums[i][1]);
+      });
+    }
+    if (k < whole) {
+      const Vector<T> x0 = load(p.b + k);
+      unroll<n>([&](auto i) { sums[i][0] = xsimd::fma(load(a + std::ptrdiff_t(i) * p.a_row + k), x0, sums[i][0]); });
+    }
+    unroll<n>([&](auto i) {
+      T total = sum<T>(sums[i][0] + sums[i][1]);
+      for (std::size_t tail = whole; tail < p.depth; ++tail)
+        total += a[std::ptrdiff_t(i) * p.a_row + static_cast<std::ptrdiff_t>(tail)] * p.b[tail];
+      T& c = p.c[static_cast<std::ptrdiff_t>(r + i) * p.c_row];
+      c = (p.accumulate ? c : T(0)) + total + (p.bias != nullptr ? p.bias[r + i] : T(0));
+    });
+  };
+  std::size_t r = begin;
+  for (; r + rows_at_once <= end; r += rows_at_once) rows(r, std::integral_constant<std::size_t, rows_at_once>());
+  for (; r < end; ++r) rows(r, std::integral_constant<std::size_t, 1>());
+  if (epilogue.apply != nullptr) epilogue.apply(epilogue.context, p.c + begin, end - begin);
+}
+
+/// One column of a transposed A (a_row = 1): sums of rows, the lanes being C's rows, kept in registers over the depth.
+template <class T>
+void sum_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begin, std::size_t end) {
+  constexpr std::size_t w = width<T>;
+  const auto strip = [&](std::size_t r, auto vectors) {
+    constexpr std::size_t n = decltype(vectors)::value;
+    Vector<T> sums[n];
+    unroll<n>([&](auto v) {
+      sums[v] = p.accumulate ? load(p.c + r + v * w) : Vector<T>(T(0));
+      if (p.bias != nullptr) sums[v] += load(p.bias + r + v * w);
+    });
+    const T* a = p.a + r;
+    for (std::size_t k = 0; k < p.depth; ++k, a += p.a_depth) {
+      const Vector<T> x(p.b[k]);
+      unroll<n>([&](auto v) { sums[v] = xsimd::fma(x, load(a + v * w), sums[v]); });
+    }
+    unroll<n>([&](auto v) { store(p.c + r + v * w, sums[v]); });
+  };
+  std::size_t r = begin;
+  for (; r + 8 * w <= end; r += 8 * w) strip(r, std::integral_constant<std::size_t, 8>());
+  for (; r + w <= end; r += w) strip(r, std::integral_constant<std::size_t, 1>());
+  for (; r < end; ++r) {
+    T total = p.accumulate ? p.c[r] : T(0);
+    if (p.bias != nullptr) total += p.bias[r];
+    for (std::size_t k = 0; k < p.depth; ++k) total += p.b[k] * p.a[static_cast<std::ptrdiff_t>(k) * p.a_depth + static_cast<std::ptrdiff_t>(r)];
+    p.c[r] = total;
+  }
+  if (epilogue.apply != nullptr) epilogue.apply(epilogue.context, p.c + begin, end - begin);
+}
+
+/// The columns of a product cut into blocks of at most max_vectors vectors, over all items.
+struct ColumnBlocks {
+  std::size_t width, columns, last_columns, count;
+
+  std::size_t per_item() const { return (columns + width - 1) / width; }
+  std::size_t in_last() const { return (last_columns + width - 1) / width; }
+  std::size_t size() const { return (count - 1) * per_item() + in_last(); }
+};
+
+template <class T>
+void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
+  constexpr std::size_t w = width<T>;
+  // Beyond this depth a block of B no longer stays in the second-level cache, so C is summed in several rounds.
+  constexpr std::size_t depth_block = 8192 / sizeof(T);
+  const std::size_t last_columns = p.last_columns != 0 ? p.last_columns : p.columns;
+  const ColumnBlocks blocks{std::min(max_vectors * w, p.columns), p.columns, last_columns, p.count};
+  const std::size_t rounds = p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
+
+  // Rows are cut evenly, not into full tiles and a thin rest.
+  const std::size_t tallest = max_rows(std::min(max_vectors, blocks.width / w));
+  const std::size_t row_tiles = (p.rows + tallest - 1) / tallest;
+  const auto row_begin = [&](std::size_t i) { return p.rows * i / row_tiles; };
+
+  // Blocks of columns that share the second-level cache; the rows of A run past each group once.
+  const std::size_t block_bytes = std::max<std::size_t>(std::min(p.depth, depth_block) * p.segments * blocks.width * sizeof(T), 1);
+  const std::size_t group = std::clamp<std::size_t>((std::size_t{512} << 10) / block_bytes, 1, blocks.size());
+  const std::size_t groups = (blocks.size() + group - 1) / group;
+
+  const double cost = p.multiply_adds() / static_cast<double>(w * row_tiles * groups);
+  parallel_for(row_tiles * groups, cost, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t round = 0; round < rounds; ++round) {
+      TileArguments<T> t{};
+      const std::size_t depth_begin = rounds == 1 ? 0 : p.depth * round / rounds;
+      const std::size_t depth_end = rounds == 1 ? p.depth : p.depth * (round + 1) / rounds;
+      t.depth = depth_end - depth_begin;
+      t.last_depth = p.last_depth != 0 ? p.last_depth : t.depth;
+      t.segments = p.segments;
+      t.a_row = p.a_row, t.a_depth = p.a_depth, t.a_segment = p.a_segment;
+      t.b_depth = p.b_depth, t.b_segment = p.b_segment;
+      t.c_row = p.c_row;
+      t.accumulate = p.accumulate || round > 0;
+      if (round + 1 == rounds) t.epilogue = epilogue;
+      const auto depth_offset = static_cast<std::ptrdiff_t>(depth_begin);
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t r0 = row_begin(i % row_tiles), r1 = row_begin(i % row_tiles + 1);
+        t.bias = p.bias != nullptr && round == 0 ? p.bias + r0 : nullptr;
+        const std::size_t first = i / row_tiles * group, last = std::min(first + group, blocks.size());
+        for (std::size_t block = first; block < last; ++block) {
+          const std::size_t item = block / blocks.per_item(), column = block % blocks.per_item() * blocks.width;
+          const std::size_t columns = std::min((item + 1 == p.count ? last_columns : p.columns) - column, blocks.width);
+          const auto offset = static_cast<std::ptrdiff_t>(item), row = static_cast<std::ptrdiff_t>(r0);
+          t.a = p.a + offset * p.a_item + row * p.a_row + depth_offset * p.a_depth;
+          t.b = p.b + offset * p.b_item + depth_offset * p.b_depth + column;
+          t.c = p.c + offset * p.c_item + row * p.c_row + column;
+          // Fewer vectors than the block is wide allow taller tiles, never shorter ones, so r1 - r0 fits.
+          tile_function<T>(r1 - r0, columns / w)(t);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace detail
+
+template <class T>
+void multiply(const Product<T>& p, const Epilogue<T>& epilogue) {
+  if (p.count == 0 || p.rows == 0 || p.columns == 0) return;
+  if (p.columns == 1 && p.count == 1 && p.segments == 1 && p.b_depth == 1 && p.c_row == 1) {
+    // Memory-bound: a thread is worth waking for bytes, at roughly four bytes a multiply-add.
+    if (p.a_depth == 1) {
+      parallel_for(p.rows, static_cast<double>(p.depth) / 4,
+                   [&](std::size_t begin, std::size_t end) { detail::dot_rows(p, epilogue, begin, end); });
+      return;
+    }
+    if (p.a_row == 1) {
+      constexpr std::size_t strip = cache_line / sizeof(T);
+      parallel_for((p.rows + strip - 1) / strip, static_cast<double>(p.depth * strip) / 4,
+                   [&](std::size_t begin, std::size_t end) {
+                     detail::sum_rows(p, epilogue, begin * strip, std::min(end * strip, p.rows));
+                   });
+      return;
+    }
+  }
+  detail::multiply_tiles(p, epilogue);
+}
+
+}  // namespace tesla::inline TESLA_TARGET::backend::cpu

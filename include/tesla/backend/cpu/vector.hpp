@@ -1,0 +1,104 @@
+// SIMD batches as wide as the build allows, and loops unrolled by templates.
+//
+// g++ 12 may put arrays of accumulators on the stack when a pragma unrolls the loop over them; index sequences keep
+// them in registers.
+#pragma once
+
+#include <tesla/core/math.hpp>
+#include <tesla/core/memory.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <xsimd/xsimd.hpp>
+
+namespace tesla::inline TESLA_TARGET::backend::cpu {
+
+template <class T>
+using Vector = xsimd::batch<T>;
+
+/// Elements of T in one vector.
+template <class T>
+inline constexpr std::size_t width = Vector<T>::size;
+
+/// Vector registers of the instruction set.
+#ifdef __AVX512F__
+inline constexpr std::size_t registers = 32;
+#elif defined(__ARM_NEON)
+inline constexpr std::size_t registers = 32;
+#else
+inline constexpr std::size_t registers = 16;
+#endif
+
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load(const T* p) {
+  return Vector<T>::load_unaligned(p);
+}
+template <class T>
+[[gnu::always_inline]] inline void store(T* p, Vector<T> v) {
+  v.store_unaligned(p);
+}
+
+/// The vector stays in a register from here on; otherwise g++ folds the load into every use of it.
+template <class T>
+[[gnu::always_inline]] inline void keep_in_register(Vector<T>& v) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  asm("" : "+v"(v.data));
+#else
+  static_cast<void>(v);
+#endif
+}
+
+namespace detail {
+template <class F, std::size_t... I>
+[[gnu::always_inline]] inline void unroll_over(F&& f, std::index_sequence<I...>) {
+  (f(std::integral_constant<std::size_t, I>()), ...);
+}
+}  // namespace detail
+
+/// f(0), f(1), ... f(N - 1), each with its index as a constant.
+template <std::size_t N, class F>
+[[gnu::always_inline]] inline void unroll(F&& f) {
+  detail::unroll_over(f, std::make_index_sequence<N>());
+}
+
+/// The sum of the lanes, always in the same order.
+template <class T>
+[[gnu::always_inline]] inline T sum(Vector<T> v) {
+  alignas(cache_line) T lanes[width<T>];
+  v.store_aligned(lanes);
+  for (std::size_t half = width<T> / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+namespace detail {
+
+// Element i of the interleaved low (or high) halves of a and b: a0 b0 a1 b1 ...
+template <bool high, class Register, std::size_t... I>
+[[gnu::always_inline]] inline Register interleave(Register a, Register b, std::index_sequence<I...>) {
+  constexpr int n = static_cast<int>(sizeof...(I));
+  return __builtin_shufflevector(
+      a, b, (static_cast<int>(I / 2) + (high ? n / 2 : 0) + (I % 2 == 0 ? 0 : n))...);
+}
+
+template <class T, std::size_t N>
+[[gnu::always_inline]] inline void transpose_stage(Vector<T> (&rows)[N]) {
+  using Lanes = std::make_index_sequence<N>;
+  Vector<T> next[N];
+  unroll<N / 2>([&](auto i) {
+    next[2 * i] = Vector<T>(interleave<false>(rows[i].data, rows[i + N / 2].data, Lanes()));
+    next[2 * i + 1] = Vector<T>(interleave<true>(rows[i].data, rows[i + N / 2].data, Lanes()));
+  });
+  unroll<N>([&](auto i) { rows[i] = next[i]; });
+}
+
+}  // namespace detail
+
+/// Transposes a square of width x width values in registers, by log2(width) rounds of interleaving.
+template <class T>
+[[gnu::always_inline]] inline void transpose(Vector<T> (&rows)[width<T>]) {
+  for (std::size_t n = 1; n < width<T>; n *= 2) detail::transpose_stage<T>(rows);
+}
+
+}  // namespace tesla::inline TESLA_TARGET::backend::cpu

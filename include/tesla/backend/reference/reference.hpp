@@ -1,0 +1,210 @@
+// The reference backend: plain loops over any scalar, in the order in which the mathematics is written down. It is the
+// oracle that faster backends are tested against, and the template to start a port from.
+#pragma once
+
+#include <tesla/backend/backend.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tesla::inline TESLA_TARGET::backend {
+
+class Reference {
+ public:
+  static constexpr const char* name = "reference";
+
+  /// One panel holds the whole batch.
+  template <class T>
+  static std::size_t lanes(std::size_t batch) {
+    return batch == 0 ? 1 : batch;
+  }
+
+  template <class T>
+  T* allocate(std::size_t n) {
+    return new T[n]();
+  }
+  template <class T>
+  void deallocate(T* p) {
+    delete[] p;
+  }
+  template <class T>
+  void write(T* to, const T* from, std::size_t n) {
+    std::copy(from, from + n, to);
+  }
+  template <class T>
+  void read(T* to, const T* from, std::size_t n) {
+    std::copy(from, from + n, to);
+  }
+  template <class T>
+  void fill(T* p, std::size_t n, T value) {
+    std::fill(p, p + n, value);
+  }
+
+  template <class T>
+  void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
+    rows.array->visit([&](const auto* source) {
+      for (std::size_t s = 0; s < rows.count; ++s)
+        for (std::size_t f = 0; f < out.features; ++f) {
+          const auto at = static_cast<std::ptrdiff_t>(rows[s]) * rows.array->stride(0) + rows.array->offset_of_feature(f);
+          out.at(s, f) = static_cast<T>(source[at]);
+          if (copy) copy.row(s)[f] = out.at(s, f);
+        }
+    });
+  }
+  template <class T>
+  void scatter(Panels<const T> in, T* rows) {
+    for (std::size_t s = 0; s < in.batch; ++s)
+      for (std::size_t f = 0; f < in.features; ++f) rows[s * in.features + f] = in.at(s, f);
+  }
+  template <class T>
+  void transpose(Panels<const T> in, Matrix<T> out) {
+    for (std::size_t s = 0; s < in.batch; ++s)
+      for (std::size_t f = 0; f < in.features; ++f) out.row(s)[f] = in.at(s, f);
+  }
+
+  template <class T, class F = math::Identity>
+  void multiply(const Product<T>& p, const F& f = {}) {
+    const auto i = [](std::size_t n) { return static_cast<std::ptrdiff_t>(n); };
+    for (std::size_t item = 0; item < p.count; ++item)
+      for (std::size_t r = 0; r < p.rows; ++r) {
+        const std::size_t columns = item + 1 == p.count && p.last_columns != 0 ? p.last_columns : p.columns;
+        for (std::size_t c = 0; c < columns; ++c) {
+          T& result = p.c[i(item) * p.c_item + i(r) * p.c_row + i(c)];
+          T total = p.accumulate ? result : T(0);
+          if (p.bias != nullptr) total += p.bias[r];
+          for (std::size_t s = 0; s < p.segments; ++s) {
+            const std::size_t depth = s + 1 == p.segments && p.last_depth != 0 ? p.last_depth : p.depth;
+            for (std::size_t k = 0; k < depth; ++k)
+              total += p.a[i(item) * p.a_item + i(s) * p.a_segment + i(r) * p.a_row + i(k) * p.a_depth] *
+                       p.b[i(item) * p.b_item + i(s) * p.b_segment + i(k) * p.b_depth + i(c)];
+          }
+          result = f(total);
+        }
+      }
+  }
+
+  template <class F, class T, class... In>
+  void map(const F& f, Panels<T> out, const In&... in) {
+    for (std::size_t s = 0; s < out.batch; ++s)
+      for (std::size_t i = 0; i < out.features; ++i) out.at(s, i) = f(value(in, s, i)...);
+  }
+  template <class F, class T, class... In>
+  void map_sum(const F& f, Panels<T> out, Features<T> sums, const In&... in) {
+    for (std::size_t i = 0; i < out.features; ++i) {
+      T total(0);
+      for (std::size_t s = 0; s < out.batch; ++s) total += out.at(s, i) = f(value(in, s, i)...);
+      sums.data[i] = total;
+    }
+  }
+  template <class F, class T, class First, class... In>
+  void reduce(const F& f, Features<T> sums, const First& first, const In&... in) {
+    for (std::size_t i = 0; i < sums.size; ++i) {
+      T total(0);
+      for (std::size_t s = 0; s < first.batch; ++s) total += f(value(first, s, i), value(in, s, i)...);
+      sums.data[i] = total;
+    }
+  }
+  template <class T>
+  void apply(const ElementwiseFunction& f, Panels<const T> x, Panels<T> y) {
+    f.apply(x.data, y.data, x.size(), false);
+  }
+  template <class T>
+  void apply_gradient(const ElementwiseFunction& f, Panels<const T> x, Panels<const T> dy, Panels<T> dx) {
+    f.gradient(x.data, dy.data, dx.data, x.size(), false);
+  }
+
+  template <class T>
+  void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarithm) {
+    for (std::size_t s = 0; s < in.batch; ++s)
+      for (std::size_t first = 0; first < in.features; first += group) {
+        T largest = in.at(s, first), total(0);
+        for (std::size_t i = first; i < first + group; ++i) largest = std::max(largest, in.at(s, i));
+        for (std::size_t i = first; i < first + group; ++i) total += std::exp(in.at(s, i) - largest);
+        for (std::size_t i = first; i < first + group; ++i)
+          out.at(s, i) = logarithm ? in.at(s, i) - largest - std::log(total) : std::exp(in.at(s, i) - largest) / total;
+      }
+  }
+  template <class T>
+  void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::size_t group, bool logarithm) {
+    for (std::size_t s = 0; s < y.batch; ++s)
+      for (std::size_t first = 0; first < y.features; first += group) {
+        T total(0);
+        for (std::size_t i = first; i < first + group; ++i) total += dy.at(s, i) * (logarithm ? T(1) : y.at(s, i));
+        for (std::size_t i = first; i < first + group; ++i)
+          dx.at(s, i) = logarithm ? dy.at(s, i) - std::exp(y.at(s, i)) * total : (dy.at(s, i) - total) * y.at(s, i);
+      }
+  }
+
+  template <class T>
+  double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights, Panels<T> gradient) {
+    double loss = 0;
+    for (std::size_t s = 0; s < logits.batch; ++s) {
+      T largest = logits.at(s, 0), total(0), mass(0), dot(0);
+      const auto wanted = [&](std::size_t i) {
+        return target.labels != nullptr ? T(static_cast<std::size_t>(target.labels[s]) == i) : target.values.at(s, i);
+      };
+      for (std::size_t i = 0; i < logits.features; ++i) largest = std::max(largest, logits.at(s, i));
+      for (std::size_t i = 0; i < logits.features; ++i) {
+        total += std::exp(logits.at(s, i) - largest);
+        mass += wanted(i);
+        dot += wanted(i) * (logits.at(s, i) - largest);
+      }
+      loss += static_cast<double>(weights[s] * (std::log(total) * mass - dot));
+      if (gradient)
+        for (std::size_t i = 0; i < logits.features; ++i)
+          gradient.at(s, i) = weights[s] * (std::exp(logits.at(s, i) - largest) / total * mass - wanted(i));
+    }
+    return loss;
+  }
+  template <class F, class T>
+  double elementwise_loss(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+    double loss = 0;
+    for (std::size_t s = 0; s < y.batch; ++s)
+      for (std::size_t i = 0; i < y.features; ++i) {
+        const math::Dual<T> l = f(math::Dual<T>(y.at(s, i), T(1)), math::Dual<T>(target.at(s, i), T(0)));
+        loss += static_cast<double>(weights[s] * l.value);
+        if (gradient) gradient.at(s, i) = weights[s] * l.slope;
+      }
+    return loss;
+  }
+
+  template <class F, class T, std::size_t Slots>
+  void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {
+    for (std::size_t r = 0; r < parameter.value.rows; ++r)
+      for (std::size_t c = 0; c < parameter.value.columns; ++c)
+        step(f, parameter, r * parameter.value.stride + c, gradient[r * parameter.value.stride + c]);
+  }
+  template <class F, class T, std::size_t Slots>
+  void update_outer(const F& f, Updated<T, Slots> parameter, const T* left, const T* right) {
+    for (std::size_t r = 0; r < parameter.value.rows; ++r)
+      for (std::size_t c = 0; c < parameter.value.columns; ++c)
+        step(f, parameter, r * parameter.value.stride + c, left[r] * right[c]);
+  }
+  template <class T>
+  double squared_norm(Matrix<T> m) {
+    double total = 0;
+    for (std::size_t r = 0; r < m.rows; ++r)
+      for (std::size_t c = 0; c < m.columns; ++c) total += static_cast<double>(m.row(r)[c]) * static_cast<double>(m.row(r)[c]);
+    return total;
+  }
+
+ private:
+  template <class T>
+  static auto value(Panels<T> p, std::size_t sample, std::size_t feature) {
+    return static_cast<std::remove_const_t<T>>(p.at(sample, feature));
+  }
+  template <class T>
+  static auto value(Features<T> v, std::size_t, std::size_t feature) {
+    return static_cast<std::remove_const_t<T>>(v.data[feature]);
+  }
+  template <class F, class T, std::size_t Slots>
+  static void step(const F& f, Updated<T, Slots>& parameter, std::size_t at, T gradient) {
+    std::array<T, Slots> state;
+    for (std::size_t i = 0; i < Slots; ++i) state[i] = parameter.slots[i][at];
+    f(parameter.value.data[at], gradient, state);
+    for (std::size_t i = 0; i < Slots; ++i) parameter.slots[i][at] = state[i];
+  }
+};
+
+}  // namespace tesla::inline TESLA_TARGET::backend

@@ -1,0 +1,124 @@
+// The fully connected layer: y = f(W x + b), over the last extent of its input.
+#pragma once
+
+#include <tesla/layer/activation.hpp>
+#include <tesla/layer/layer.hpp>
+
+namespace tesla::inline TESLA_TARGET {
+
+namespace layer {
+
+struct DenseOptions {
+  std::size_t units = 0;
+  bool use_bias = true;
+  Activation activation = {};
+  init::Initializer initializer = init::glorot_uniform;
+  init::Initializer bias_initializer = init::zeros;
+  std::string name = {};
+};
+
+/// Weights are {units, inputs}. With more than one extent, the layer acts on each position by itself.
+struct Dense : DenseOptions {
+  static constexpr std::string_view kind = "Dense";
+
+  Dense() = default;
+  Dense(DenseOptions options) : DenseOptions(std::move(options)) {}
+
+  Shape setup(const Shape& in, Setup& setup) const {
+    if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
+    if (in.rank() != 1 || in[0] == 0)
+      raise<ShapeError>("expects one extent of features, its input has shape ", in, "; put a Flatten layer before it");
+    setup.parameter("weight", {units, in[0]}, initializer);
+    if (use_bias) setup.parameter("bias", {units}, bias_initializer);
+    if (!activation.from_output()) setup.keep(units);
+    setup.rows(in[0]);
+    return {units};
+  }
+
+  template <class T, class B>
+  void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    const bool keep = !activation.from_output() && pass.training;
+    const Panels<T> z = keep ? pass.kept[0] : y;
+    const backend::Matrix<T> w = pass.weight(0);
+    backend::Product<T> p = over_panels(x, Panels<const T>(z));
+    p.rows = w.rows, p.depth = w.columns;
+    p.a = w.data, p.a_row = static_cast<std::ptrdiff_t>(w.stride), p.a_depth = 1;
+    p.c = z.data;
+    if (use_bias) p.bias = pass.weight(1).data;
+    if (!keep && activation.visit([&](const auto& f) { pass.backend.multiply(p, f); })) return;
+    pass.backend.multiply(p);
+    activation.apply(pass.backend, Panels<const T>(z), y, units);
+  }
+
+  template <class T, class B>
+  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
+    const backend::Matrix<T> w = pass.weight(0);
+    const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
+    // From here on dy is the gradient before the activation.
+    const bool fused = use_bias && activation.visit([&](const auto& f) {
+      pass.backend.map_sum([&f](auto d, auto s) { return f.gradient(d, s); }, dy, pass.gradient(1), upstream, kept);
+    });
+    if (!fused) {
+      activation.gradient(pass.backend, kept, upstream, dy, units);
+      if (use_bias) pass.reduce([](auto d) { return d; }, pass.gradient(1), upstream);
+    }
+    if (dx) {
+      backend::Product<T> p = over_panels(upstream, Panels<const T>(dx));
+      p.rows = w.columns, p.depth = w.rows;
+      p.a = w.data, p.a_row = 1, p.a_depth = static_cast<std::ptrdiff_t>(w.stride);
+      p.c = dx.data;
+      pass.backend.multiply(p);
+    }
+    weight_gradient(pass, x, upstream);
+  }
+
+  void fields(auto&& field) {
+    field("units", units);
+    field("use_bias", use_bias);
+    field("activation", activation);
+    field("initializer", initializer);
+    field("bias_initializer", bias_initializer);
+  }
+
+ private:
+  /// A product of weights with activations: one item a panel, the samples as columns.
+  template <class T>
+  static backend::Product<T> over_panels(Panels<const T> in, Panels<const T> out) {
+    backend::Product<T> p;
+    p.count = in.panels(), p.columns = in.lanes;
+    // Of the last panel only the lanes with samples, in whole cache lines.
+    p.last_columns = std::min(in.lanes, round_up(in.live(in.panels() - 1), cache_line / sizeof(T)));
+    p.b = in.data, p.b_depth = static_cast<std::ptrdiff_t>(in.lanes), p.b_item = static_cast<std::ptrdiff_t>(in.stride());
+    p.c_row = static_cast<std::ptrdiff_t>(out.lanes), p.c_item = static_cast<std::ptrdiff_t>(out.stride());
+    return p;
+  }
+
+  /// dW = sum over the samples of dy x^T; of one sample it stays an outer product.
+  template <class T, class B>
+  static void weight_gradient(Pass<T, B>& pass, Panels<const T> x, Panels<const T> dy) {
+    auto& slot = pass.slots[0];
+    const backend::Matrix<T> w = slot.value, g = slot.gradient;
+    slot.outer = x.batch == 1;
+    if (slot.outer) {
+      pass.backend.map([](auto d) { return d; }, Panels<T>{g.data, w.rows, 1, 1}, dy);
+      slot.right = x.data;
+      return;
+    }
+    const backend::Matrix<T> rows = pass.rows(x);
+    backend::Product<T> p;
+    p.rows = w.rows, p.columns = w.stride;
+    p.segments = dy.panels(), p.depth = dy.lanes, p.last_depth = dy.live(dy.panels() - 1);
+    p.a = dy.data, p.a_row = static_cast<std::ptrdiff_t>(dy.lanes), p.a_depth = 1;
+    p.a_segment = static_cast<std::ptrdiff_t>(dy.stride());
+    p.b = rows.data, p.b_depth = static_cast<std::ptrdiff_t>(rows.stride);
+    p.b_segment = static_cast<std::ptrdiff_t>(dy.lanes * rows.stride);
+    p.c = g.data, p.c_row = static_cast<std::ptrdiff_t>(g.stride);
+    pass.backend.multiply(p);
+  }
+};
+
+}  // namespace layer
+
+using layer::Dense;
+
+}  // namespace tesla::inline TESLA_TARGET

@@ -1,0 +1,106 @@
+// The concept of a layer.
+//
+// A layer is a small value: its options, and three functions that work on any backend. It owns no memory: it says in
+// setup() what it needs, and finds it in the Pass when it runs.
+#pragma once
+
+#include <tesla/backend/backend.hpp>
+#include <tesla/layer/initializer.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::layer {
+
+/// What a layer asks for before it runs.
+class Setup {
+ public:
+  struct Parameter {
+    std::string name;
+    Shape shape;  // {outputs, inputs} or {features}
+    init::Initializer initializer;
+  };
+
+  /// A learned array; Pass::parameter and Pass::gradient number them in this order.
+  void parameter(std::string name, const Shape& shape, const init::Initializer& initializer) {
+    parameters_.push_back({std::move(name), shape, initializer});
+  }
+  /// Room for so many features of every sample, kept from the forward to the backward pass.
+  void keep(std::size_t features) { kept_.push_back(features); }
+  /// backward() will call Pass::rows for an input of so many features.
+  void rows(std::size_t features) { rows_ = std::max(rows_, features); }
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const std::vector<std::size_t>& kept() const { return kept_; }
+  std::size_t row_features() const { return rows_; }
+
+ private:
+  std::vector<Parameter> parameters_;
+  std::vector<std::size_t> kept_;
+  std::size_t rows_ = 0;
+};
+
+/// What a layer finds when it runs: the backend, its parameters, their gradients, and the memory it asked for.
+template <class T, class B>
+struct Pass {
+  struct Slot {
+    backend::Matrix<T> value, gradient;
+    bool outer = false;  // the gradient is the outer product of gradient.data[0, rows) and right[0, columns)
+    const T* right = nullptr;
+  };
+
+  B& backend;
+  bool training;
+  const Shape& in;  // of one sample
+  std::span<Slot> slots;
+  std::span<Panels<T>> kept;
+  backend::Matrix<T> gathered_rows;  // the input as rows, where the batch was gathered so
+  backend::Matrix<T> scratch_rows;
+
+  backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
+  /// A parameter of one extent, as an operand of map: one value a feature.
+  backend::Features<const T> parameter(std::size_t i) const { return {slots[i].value.data, slots[i].value.columns}; }
+  backend::Features<T> gradient(std::size_t i) const { return {slots[i].gradient.data, slots[i].gradient.columns}; }
+
+  /// out = f(in...), elementwise. Panels go sample by sample, a parameter is the same for all samples.
+  template <class F, class... In>
+  void map(const F& f, Panels<T> out, const In&... in) const {
+    backend.map(f, out, in...);
+  }
+  /// sums = sum over the samples of f(in...), for each feature.
+  template <class F, class... In>
+  void reduce(const F& f, backend::Features<T> sums, const In&... in) const {
+    backend.reduce(f, sums, in...);
+  }
+
+  /// The input x with one row a sample, for sums over the samples.
+  backend::Matrix<T> rows(Panels<const T> x) {
+    if (gathered_rows) return gathered_rows;
+    if (!scratch_rows) raise<UsageError>("Pass::rows: the layer has to ask for them in setup(), with Setup::rows");
+    const backend::Matrix<T> result{scratch_rows.data, x.batch, x.features, backend::row_stride<T>(x.features)};
+    backend.transpose(x, result);
+    return result;
+  }
+};
+
+// clang-format off
+/// kind: the type's name in summaries and files, from which layers without a name get theirs.
+/// setup(input shape of one sample, what is needed) returns the output's shape.
+/// forward(pass, x, y) fills y. backward(pass, x, y, dy, dx) fills the gradients and, unless it is null, dx; it may
+/// overwrite dy.
+template <class L>
+concept Layer = std::copyable<L> && requires(L layer, const Shape& in, Setup& setup) {
+  { L::kind } -> std::convertible_to<std::string_view>;
+  { layer.setup(in, setup) } -> std::same_as<Shape>;
+};
+// clang-format on
+
+/// A layer whose output is its input, seen in another shape; it costs nothing.
+template <class L>
+concept Passthrough = Layer<L> && requires { requires L::passthrough; };
+
+}  // namespace tesla::inline TESLA_TARGET::layer

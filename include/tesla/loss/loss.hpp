@@ -1,0 +1,55 @@
+// The concept of a loss, and losses that are sums of one function over all features.
+//
+// A loss is the mean over the samples of a batch of what each costs. Its weights are 1 / batch, times the sample's own
+// weight where there are any; a loss multiplies each sample's cost and gradient by the sample's weight and adds up.
+#pragma once
+
+#include <tesla/backend/backend.hpp>
+
+#include <concepts>
+#include <string_view>
+
+namespace tesla::inline TESLA_TARGET::loss {
+
+/// What predictions are compared with: values of the same shape; class labels; or labels made into rows of 0 and 1.
+enum class Targets { values, labels, one_hot };
+
+// clang-format off
+/// kind names the type in summaries and files. loss(backend, prediction, target, weights, gradient) returns the value
+/// and fills the gradient unless it is null.
+template <class L>
+concept Loss = std::copyable<L> && requires(const L& loss) {
+  { L::kind } -> std::convertible_to<std::string_view>;
+  { loss.targets() } -> std::same_as<Targets>;
+};
+// clang-format on
+
+/// The mean over the features of f(prediction, target), f being run on dual numbers.
+template <class T, class B, class F>
+double mean_over_features(B& backend, const F& f, Panels<const T> prediction, backend::Target<T> target, const T* weights,
+                          Panels<T> gradient) {
+  const double scale = 1 / static_cast<double>(prediction.features);
+  return backend.elementwise_loss([&f, scale](auto y, auto t) { return f(y, t) * scale; }, prediction, target.values, weights,
+                                  gradient);
+}
+
+/// A loss of one's own, from one generic lambda of a prediction and a target; the mean over samples and features.
+template <class F>
+struct Custom {
+  static constexpr std::string_view kind = "Custom";
+  F function;
+
+  Targets targets() const { return Targets::values; }
+  template <class T, class B>
+  double operator()(B& backend, Panels<const T> prediction, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+    return mean_over_features(backend, function, prediction, target, weights, gradient);
+  }
+};
+
+/// `tesla::loss::custom([](auto y, auto t) { auto d = y - t; return d * d * d * d; })`
+template <class F>
+Custom<F> custom(F f) {
+  return {std::move(f)};
+}
+
+}  // namespace tesla::inline TESLA_TARGET::loss

@@ -1,0 +1,80 @@
+// Options as JSON: what a type lists in its fields() is what files keep of it.
+#pragma once
+
+#include <tesla/io/json.hpp>
+#include <tesla/layer/activation.hpp>
+
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+/// Collects fields into a JSON object.
+struct FieldWriter {
+  io::Json object = io::Json::object();
+
+  void operator()(std::string_view name, bool value) { object.set(name, value); }
+  void operator()(std::string_view name, std::size_t value) { object.set(name, value); }
+  void operator()(std::string_view name, double value) { object.set(name, value); }
+  void operator()(std::string_view name, const std::string& value) { object.set(name, value); }
+  void operator()(std::string_view name, const Shape& value) {
+    object.set(name, io::Json::array(std::vector<std::size_t>(value.begin(), value.end())));
+  }
+  void operator()(std::string_view name, const layer::Activation& value) {
+    object.set(name, pair(value.function_name(), value.parameter));
+  }
+  void operator()(std::string_view name, const init::Initializer& value) {
+    object.set(name, pair(init::Initializer::names[static_cast<std::size_t>(value.kind)], value.parameter));
+  }
+
+ private:
+  static io::Json pair(std::string_view name, double parameter) {
+    return io::Json::object({{"name", std::string(name)}, {"parameter", parameter}});
+  }
+};
+
+/// Sets fields from a JSON object; a field that is not there keeps its default.
+struct FieldReader {
+  const io::Json& object;
+
+  void operator()(std::string_view name, bool& value) const { value = object.get<bool>(name, value); }
+  void operator()(std::string_view name, std::size_t& value) const { value = object.get<std::size_t>(name, value); }
+  void operator()(std::string_view name, double& value) const { value = object.get<double>(name, value); }
+  void operator()(std::string_view name, std::string& value) const { value = object.get<std::string>(name, value); }
+  void operator()(std::string_view name, Shape& value) const {
+    if (object.contains(name)) value = Shape(std::span<const std::size_t>(object.get<std::vector<std::size_t>>(name)));
+  }
+  void operator()(std::string_view name, layer::Activation& value) const {
+    if (const io::Json* found = object.find(name)) {
+      value.function = static_cast<layer::NamedActivation::Function>(index_of(*found, layer::NamedActivation::names));
+      value.parameter = found->get<double>("parameter");
+      if (value.function == layer::NamedActivation::Function::custom)
+        raise<UsageError>("a custom activation cannot be rebuilt from a file; build the model in code, then call restore(path)");
+    }
+  }
+  void operator()(std::string_view name, init::Initializer& value) const {
+    if (const io::Json* found = object.find(name)) {
+      value.kind = static_cast<init::Initializer::Kind>(index_of(*found, init::Initializer::names));
+      value.parameter = found->get<double>("parameter");
+    }
+  }
+
+ private:
+  template <std::size_t N>
+  static std::size_t index_of(const io::Json& value, const std::array<std::string_view, N>& names) {
+    const auto name = value.get<std::string>("name");
+    for (std::size_t i = 0; i < N; ++i)
+      if (names[i] == name) return i;
+    raise<FormatError>("\"", name, "\" is not the name of a function or initialiser that this version knows");
+  }
+};
+
+/// The options of a layer, loss or optimizer as JSON; nothing for a type without fields().
+template <class X>
+io::Json options_of(X x) {
+  FieldWriter writer;
+  if constexpr (requires { x.fields(writer); }) x.fields(writer);
+  return std::move(writer.object);
+}
+
+}  // namespace tesla::inline TESLA_TARGET::model

@@ -1,0 +1,224 @@
+// Models in files: one safetensors file with the parameters in their natural layout ({out, in} for weights), the
+// optimizer's state, and the model's description as JSON in the metadata under "tesla".
+#pragma once
+
+#include <tesla/io/safetensors.hpp>
+#include <tesla/layer/dense.hpp>
+#include <tesla/layer/input.hpp>
+#include <tesla/loss/cross_entropy.hpp>
+#include <tesla/loss/regression.hpp>
+#include <tesla/metric/accuracy.hpp>
+#include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/model/training.hpp>
+#include <tesla/optimizer/adam.hpp>
+#include <tesla/optimizer/sgd.hpp>
+
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+namespace detail {
+
+inline constexpr std::size_t file_format = 1;
+
+inline io::Json described(std::string_view kind, io::Json options) {
+  return io::Json::object({{"kind", std::string(kind)}, {"options", std::move(options)}});
+}
+
+template <class T, class B>
+io::Json description(const Network<T, B>& network, const Training<T, B>& training) {
+  io::Json layers = io::Json::array(), metrics = io::Json::array();
+  for (const auto& e : network.entries()) {
+    io::Json layer = described(e.node->kind(), e.node->options());
+    layer.set("name", e.name);
+    layers.push_back(std::move(layer));
+  }
+  for (const auto& m : training.metrics) metrics.push_back(std::string(m->name()));
+  const Shape& input = network.input_shape();
+  io::Json result = io::Json::object({{"format", file_format},
+                                      {"version", version},
+                                      {"seed", network.seed()},
+                                      {"input", io::Json::array(std::vector<std::size_t>(input.begin(), input.end()))},
+                                      {"layers", std::move(layers)},
+                                      {"step", training.step},
+                                      {"epochs", training.epochs}});
+  if (training.loss) {
+    result.set("loss", described(training.loss->kind(), training.loss->options()));
+    result.set("optimizer", described(training.optimizer->kind(), training.optimizer->options()));
+    result.set("metrics", std::move(metrics));
+  }
+  return result;
+}
+
+inline std::string slot_name(const std::string& parameter, std::size_t slot) { return text(parameter, ".optimizer.", slot); }
+
+/// A file opened as a model: its tensors, and its description.
+struct ModelFile {
+  std::string path;
+  io::SafeTensors tensors;
+  io::Json description;
+
+  explicit ModelFile(const std::string& p) : path(p), tensors(io::SafeTensors::read(p)) {
+    const io::Json* found = tensors.metadata().find("tesla");
+    if (found == nullptr) raise<FormatError>('"', path, "\": the metadata has no \"tesla\", so it is not a model that TESLA saved");
+    description = io::Json::parse(found->template as<std::string>(), text('"', path, "\", metadata \"tesla\""));
+    if (const auto format = description.get<std::size_t>("format"); format != file_format)
+      raise<FormatError>('"', path, "\": written in format ", format, ", this version reads format ", file_format);
+  }
+
+  template <class T>
+  Tensor<T> tensor(const std::string& name, const Shape& shape) const {
+    check_shape(name, shape);
+    Tensor<T> result = tensors.template tensor<T>(name);
+    for (const T value : result)
+      if (!is_finite(value)) raise<DataError>('"', path, "\": tensor \"", name, "\" holds a NaN or an infinity");
+    return result;
+  }
+  void check_shape(const std::string& name, const Shape& shape) const {
+    if (const Shape& found = tensors.at(name).shape; !(found == shape))
+      raise<FormatError>('"', path, "\": tensor \"", name, "\" has shape ", found, ", the model needs ", shape);
+  }
+};
+
+/// Reads all parameters, and the optimizer's state where the file and the model have it; writes only when all is there.
+template <class T, class B>
+void read_parameters(const ModelFile& file, Network<T, B>& network, Training<T, B>& training) {
+  auto& store = network.store();
+  const io::Json* optimizer = file.description.find("optimizer");
+  const bool with_state = training.optimizer && optimizer != nullptr &&
+                          optimizer->template get<std::string>("kind") == training.optimizer->kind();
+  const std::size_t slots = with_state ? training.optimizer->slots() : 0;
+  std::vector<Tensor<T>> values;
+  for (const auto& p : store.places()) {
+    values.push_back(file.template tensor<T>(p.name, p.shape));
+    for (std::size_t s = 0; s < slots; ++s) values.push_back(file.template tensor<T>(slot_name(p.name, s), p.shape));
+  }
+  const auto step = file.description.template get<std::size_t>("step"), epochs = file.description.template get<std::size_t>("epochs");
+
+  if (training.optimizer) store.allocate_slots(training.optimizer->slots());
+  auto value = values.begin();
+  for (const auto& p : store.places()) {
+    store.write(store.values(), p, (value++)->data());
+    for (std::size_t s = 0; s < slots; ++s) store.write(store.slot(s), p, (value++)->data());
+  }
+  training.step = with_state ? step : 0;
+  training.epochs = epochs;
+}
+
+template <class X>
+X read_options(const io::Json& options) {
+  X result;
+  result.fields(FieldReader{options});
+  return result;
+}
+
+template <class T, class B>
+void add_layer(Network<T, B>& network, const io::Json& layer) {
+  const auto kind = layer.template get<std::string>("kind");
+  const io::Json& options = layer.at("options");
+  bool known = false;
+  const auto consider = [&]<class L>(std::type_identity<L>) {
+    if (known || kind != L::kind) return;
+    known = true;
+    L made = read_options<L>(options);
+    made.name = layer.template get<std::string>("name");
+    network.add(std::move(made));
+  };
+  consider(std::type_identity<layer::Input>());
+  consider(std::type_identity<layer::Flatten>());
+  consider(std::type_identity<layer::Dense>());
+  consider(std::type_identity<layer::Activation>());
+  if (!known) raise<UsageError>("a layer of kind \"", kind, "\" is not one of TESLA's: build the model in code, then call restore(path)");
+}
+
+/// Calls f with an object of the type in the list whose kind is asked for, its options read.
+template <class... X, class F>
+void with_kind(const io::Json& described, std::string_view what, const F& f) {
+  const auto kind = described.template get<std::string>("kind");
+  bool known = false;
+  const auto consider = [&]<class Y>(std::type_identity<Y>) {
+    if (known || kind != Y::kind) return;
+    known = true;
+    f(Y(static_cast<const Y&>(read_options<Y>(described.at("options")))));
+  };
+  (consider(std::type_identity<X>()), ...);
+  if (!known) raise<UsageError>(what, " \"", kind, "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
+}
+
+template <class T, class B>
+void compile(const io::Json& description, Training<T, B>& training) {
+  if (!description.contains("optimizer")) return;
+  std::vector<AnyMetric<T>> metrics;
+  for (const io::Json& m : description.at("metrics").elements()) {
+    const auto name = m.template as<std::string>();
+    if (name == metric::Accuracy::name)
+      metrics.emplace_back(metric::Accuracy());
+    else if (name == metric::MeanAbsoluteError::name)
+      metrics.emplace_back(metric::MeanAbsoluteError());
+    else
+      raise<UsageError>("the metric \"", name, "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
+  }
+  with_kind<optim::SGD, optim::Adam, optim::AdamW>(description.at("optimizer"), "the optimizer", [&](const auto& optimizer) {
+    optimizer.check();
+    training.set_optimizer(optimizer);
+  });
+  with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy, loss::CategoricalCrossEntropy,
+            loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss", [&](const auto& l) { training.set_loss(l, metrics); });
+}
+
+}  // namespace detail
+
+template <class T, class B>
+void save(const Network<T, B>& network, const Training<T, B>& training, const std::string& path) {
+  if (!network.built()) raise<UsageError>("save: the model has no parameters yet; call build(shape) or fit first");
+  const auto& store = network.store();
+  std::vector<io::TensorInfo> tensors;
+  const std::size_t slots = training.optimizer ? store.slots() : 0;
+  for (const auto& p : store.places()) {
+    tensors.push_back({p.name, io::dtype_of<T>(), p.shape});
+    for (std::size_t s = 0; s < slots; ++s) tensors.push_back({detail::slot_name(p.name, s), io::dtype_of<T>(), p.shape});
+  }
+  const io::Json metadata = io::Json::object({{"tesla", detail::description(network, training).write()}});
+  io::SafeTensorsWriter writer(path, tensors, metadata);
+  for (const auto& p : store.places()) {
+    writer.write(io::bytes_of(store.read(store.values(), p)));
+    for (std::size_t s = 0; s < slots; ++s) writer.write(io::bytes_of(store.read(store.slot(s), p)));
+  }
+  writer.commit();
+}
+
+/// Rebuilds everything into a network without layers.
+template <class T, class B>
+void load(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
+  const detail::ModelFile file(path);
+  Network<T, B> rebuilt(file.description.template get<std::uint64_t>("seed"));
+  try {
+    for (const io::Json& layer : file.description.at("layers").elements()) detail::add_layer(rebuilt, layer);
+    detail::compile(file.description, training);
+  } catch (const UsageError& e) {
+    raise<UsageError>("load \"", path, "\": ", e.what());
+  }
+  const auto input = file.description.template get<std::vector<std::size_t>>("input");
+  rebuilt.build(Shape(std::span<const std::size_t>(input)), [&](const auto& places) {
+    // Before any memory is taken: a description may promise more than the file holds.
+    for (const auto& p : places) file.check_shape(p.name, p.shape);
+  });
+  detail::read_parameters(file, rebuilt, training);
+  network = std::move(rebuilt);
+}
+
+/// Reads parameters and optimizer state into a network of the same layers.
+template <class T, class B>
+void restore(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
+  const detail::ModelFile file(path);
+  if (!network.built()) {
+    const auto input = file.description.template get<std::vector<std::size_t>>("input");
+    network.build(Shape(std::span<const std::size_t>(input)), [&](const auto& places) {
+      for (const auto& p : places) file.check_shape(p.name, p.shape);
+    });
+  }
+  detail::read_parameters(file, network, training);
+}
+
+}  // namespace tesla::inline TESLA_TARGET::model

@@ -1,0 +1,255 @@
+// A chain of layers with its parameters: built from shapes, run forward and backward.
+#pragma once
+
+#include <tesla/model/node.hpp>
+#include <tesla/model/parameters.hpp>
+#include <tesla/model/workspace.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+template <class T, class B>
+class Network {
+ public:
+  /// One layer in its place.
+  struct Entry {
+    std::unique_ptr<LayerNode<T, B>> node;
+    std::string name;
+    Shape in, out;  // of one sample, once built
+    std::size_t first_parameter = 0, parameters = 0;
+    std::vector<std::size_t> kept;
+    std::size_t row_features = 0;
+  };
+
+  explicit Network(std::uint64_t seed) : backend_(std::make_unique<B>()), store_(*backend_), seed_(seed) {}
+
+  B& backend() const { return *backend_; }
+  const std::vector<Entry>& entries() const { return entries_; }
+  ParameterStore<T, B>& store() { return store_; }
+  const ParameterStore<T, B>& store() const { return store_; }
+  bool built() const { return built_; }
+  const Shape& input_shape() const { return input_; }
+  const Shape& output_shape() const { return entries_.empty() ? input_ : entries_.back().out; }
+  std::uint64_t seed() const { return seed_; }
+
+  template <layer::Layer L>
+  void add(L layer) {
+    auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
+    std::string name = node->wanted_name();
+    if (!name.empty()) {
+      for (const Entry& e : entries_)
+        if (e.name == name) raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
+    } else {
+      const std::string base = node->default_name();
+      name = base;
+      for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
+    }
+    Entry entry;
+    entry.node = std::move(node);
+    entry.name = std::move(name);
+    entries_.push_back(std::move(entry));
+    built_ = false;
+  }
+
+  /// The shape that the first layer itself asks for; no extents if it does not.
+  Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->input_shape(); }
+
+  /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before, under
+  /// the same name and shape, keep their values and optimizer state. On an error nothing has changed.
+  void build(const Shape& input) {
+    build(input, [](const auto&) {});
+  }
+  /// The same; `before_memory` sees the places of all parameters before any memory is taken for them.
+  template <class Check>
+  void build(const Shape& input, const Check& before_memory) {
+    if (entries_.empty()) raise<UsageError>("build: the model has no layers; add some with add_layer");
+    if (input.rank() == 0 || input.elements() == 0)
+      raise<ShapeError>("build: samples need at least one feature, not shape ", input);
+    ParameterStore<T, B> store(*backend_);
+    std::vector<layer::Setup> setups(entries_.size());
+    std::vector<Shape> shapes{input};
+    std::vector<std::size_t> first;
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      shapes.push_back(checked_setup(i, shapes.back(), setups[i]));
+      first.push_back(store.places().size());
+      for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p.shape, i);
+    }
+    before_memory(store.places());
+    store.allocate();
+    store.allocate_slots(store_.slots());
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      for (std::size_t j = 0; j < setups[i].parameters().size(); ++j) initialise(store, first[i] + j, setups[i].parameters()[j]);
+
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      Entry& e = entries_[i];
+      e.in = shapes[i], e.out = shapes[i + 1];
+      e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
+      e.kept = setups[i].kept(), e.row_features = setups[i].row_features();
+    }
+    store_ = std::move(store);
+    input_ = input;
+    built_ = true;
+    prepare();
+  }
+
+  /// What a batch needs in memory, in elements.
+  std::size_t workspace_size(std::size_t batch, bool training, std::size_t target_features) const {
+    return Workspace<T>(needs(target_features)).lay_out(nullptr, batch, lanes(batch), training);
+  }
+
+  /// The memory of a batch; after the first of its size this allocates nothing.
+  Workspace<T>& workspace(std::size_t batch, bool training, std::size_t target_features) {
+    if (workspace_.batch() == batch && workspace_.training() == training && workspace_.needs().target == target_features)
+      return workspace_;
+    workspace_.set_target(target_features);
+    const std::size_t size = workspace_.lay_out(nullptr, batch, lanes(batch), training);
+    if (size > arena_.size()) {
+      arena_ = {};  // first, so that the old and the new are never there together
+      arena_ = {*backend_, size};
+    }
+    workspace_.lay_out(arena_.data(), batch, lanes(batch), training);
+    return workspace_;
+  }
+  std::size_t arena_size() const { return arena_.size(); }
+
+  /// Runs the layers on the input of the workspace; the result is workspace().outputs.back().
+  void forward(Workspace<T>& w) {
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].node->passthrough()) continue;
+      auto pass = make_pass(w, i);
+      entries_[i].node->forward(pass, w.input_of(i), w.output(i));
+    }
+  }
+
+  /// From the gradient in w.gradient() to those of all parameters.
+  void backward(Workspace<T>& w) {
+    for (auto& slot : slots_) slot.outer = false;
+    Panels<T> dy = w.gradient(0, output_shape().elements());
+    int side = 0;
+    for (std::size_t i = entries_.size(); i-- > first_trained_;) {
+      if (entries_[i].node->passthrough()) continue;
+      auto pass = make_pass(w, i);
+      side = 1 - side;
+      const Panels<T> dx = i == first_trained_ ? Panels<T>() : w.gradient(side, entries_[i].in.elements());
+      entries_[i].node->backward(pass, w.input_of(i), w.output(i), dy, dx);
+      dy = dx;
+    }
+  }
+
+  std::span<typename layer::Pass<T, B>::Slot> gradient_slots() { return slots_; }
+
+  /// "layer 3 (dense_1: Dense 128 -> 10)"
+  std::string describe(std::size_t i) const {
+    const Entry& e = entries_[i];
+    std::string result = text("layer ", i + 1, " (", e.name, ": ", e.node->kind());
+    if (built_) result += text(' ', e.in.extents(), " -> ", e.out.extents());
+    return result + ")";
+  }
+
+  /// The first layer whose output holds a NaN or an infinity.
+  std::string first_overflow(Workspace<T>& w) const {
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const Panels<const T> y = w.output(i);
+      std::vector<T> host(y.batch * y.features);
+      backend_->scatter(y, host.data());
+      for (const T v : host)
+        if (!is_finite(v)) return describe(i);
+    }
+    return "the loss itself";
+  }
+
+ private:
+  bool taken(const std::string& name) const {
+    for (const Entry& e : entries_)
+      if (e.name == name) return true;
+    return false;
+  }
+
+  std::size_t lanes(std::size_t batch) const { return B::template lanes<T>(batch); }
+
+  Shape checked_setup(std::size_t i, const Shape& in, layer::Setup& setup) {
+    const auto where = [&] {
+      std::string from = i == 0 ? text("the data has samples of shape ", in)
+                                : text("its input, of shape ", in, ", comes from layer ", i, " (", entries_[i - 1].name, ")");
+      return text("layer ", i + 1, " (", entries_[i].name, ": ", entries_[i].node->kind(), "): ", "%s; ", from);
+    };
+    const auto message = [&](const Error& e) {
+      std::string result = where();
+      result.replace(result.find("%s"), 2, e.what());
+      return result;
+    };
+    try {
+      return entries_[i].node->setup(in, setup);
+    } catch (const ShapeError& e) {
+      throw ShapeError(message(e));
+    } catch (const UsageError& e) {
+      throw UsageError(message(e));
+    }
+  }
+
+  void initialise(ParameterStore<T, B>& store, std::size_t index, const layer::Setup::Parameter& parameter) {
+    const ParameterPlace& place = store.places()[index];
+    for (const ParameterPlace& old : store_.places())
+      if (old.name == place.name && old.shape == place.shape) {
+        store.write(store.values(), place, store_.read(store_.values(), old).data());
+        for (std::size_t s = 0; s < store.slots(); ++s) store.write(store.slot(s), place, store_.read(store_.slot(s), old).data());
+        return;
+      }
+    const Tensor<double> values = parameter.initializer.values(place.shape, seed_, index);
+    std::vector<T> converted(values.begin(), values.end());
+    store.write(store.values(), place, converted.data());
+  }
+
+  WorkspaceNeeds needs(std::size_t target_features) const {
+    WorkspaceNeeds n;
+    n.input = input_.elements();
+    n.target = target_features;
+    bool fresh = true;  // whether the input of this layer is still the model's
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const Entry& e = entries_[i];
+      n.layers.push_back({e.out.elements(), e.node->passthrough(), e.kept});
+      if (fresh && e.row_features != 0) n.gathered_rows = true;
+      if (!fresh) n.rows = std::max(n.rows, e.row_features);
+      if (!e.node->passthrough()) fresh = false;
+    }
+    return n;
+  }
+
+  void prepare() {
+    workspace_ = Workspace<T>(needs(0));
+    arena_ = {};
+    slots_.clear();
+    for (const ParameterPlace& p : store_.places()) {
+      typename layer::Pass<T, B>::Slot slot;
+      slot.value = store_.matrix(store_.values(), p);
+      slot.gradient = store_.matrix(store_.gradients(), p);
+      slots_.push_back(slot);
+    }
+    first_trained_ = entries_.size();
+    for (std::size_t i = entries_.size(); i-- > 0;)
+      if (entries_[i].parameters != 0) first_trained_ = i;
+  }
+
+  layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
+    const Entry& e = entries_[i];
+    const bool gathered = w.input_of(i).data == w.input().data;
+    return {*backend_, w.training(), e.in, std::span(slots_).subspan(e.first_parameter, e.parameters), w.kept(i),
+            gathered ? w.gathered_rows() : backend::Matrix<T>(), w.scratch_rows()};
+  }
+
+  std::unique_ptr<B> backend_;
+  std::vector<Entry> entries_;
+  ParameterStore<T, B> store_;
+  Workspace<T> workspace_;
+  backend::Memory<T, B> arena_;
+  std::vector<typename layer::Pass<T, B>::Slot> slots_;
+  std::size_t first_trained_ = 0;
+  Shape input_;
+  std::uint64_t seed_;
+  bool built_ = false;
+};
+
+}  // namespace tesla::inline TESLA_TARGET::model

@@ -1,0 +1,114 @@
+// The parameters of a model: one block of memory for all values, one for all gradients, one for each optimizer slot,
+// laid out alike, so that an optimizer's step is a single pass.
+#pragma once
+
+#include <tesla/backend/backend.hpp>
+#include <tesla/layer/layer.hpp>
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+/// Where one parameter lies in the blocks.
+struct ParameterPlace {
+  std::string name;
+  Shape shape;
+  std::size_t layer, offset, rows, columns, stride;
+
+  std::size_t size() const { return rows * stride; }
+};
+
+template <class T, class B>
+class ParameterStore {
+ public:
+  ParameterStore() = default;
+  explicit ParameterStore(B& backend) : backend_(&backend) {}
+
+  std::size_t add(std::string name, const Shape& shape, std::size_t layer) {
+    const std::size_t elements = shape.elements(), rows = shape.rank() < 2 ? 1 : shape[0];
+    const std::size_t columns = rows == 0 ? 0 : elements / rows;
+    const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
+    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride});
+    size_ += rows * stride;
+    return places_.size() - 1;
+  }
+  void allocate() {
+    value_ = {*backend_, size_};
+    gradient_ = {*backend_, size_};
+  }
+  /// The optimizer's memory, all zero.
+  void allocate_slots(std::size_t count) {
+    slots_.clear();
+    for (std::size_t i = 0; i < count; ++i) slots_.emplace_back(*backend_, size_);
+    slot_pointers_.clear();
+    for (const auto& slot : slots_) slot_pointers_.push_back(slot.data());
+  }
+
+  const std::vector<ParameterPlace>& places() const { return places_; }
+  std::size_t slots() const { return slots_.size(); }
+  std::size_t block_size() const { return size_; }
+  T* values() const { return value_.data(); }
+  T* gradients() const { return gradient_.data(); }
+  T* slot(std::size_t i) const { return slots_[i].data(); }
+  std::span<T* const> slot_pointers() const { return slot_pointers_; }
+
+  backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const { return {block + p.offset, p.rows, p.columns, p.stride}; }
+
+  /// The values of one parameter within a block, in their natural layout.
+  Tensor<T> read(const T* block, const ParameterPlace& p) const {
+    Tensor<T> result(p.shape);
+    for (std::size_t r = 0; r < p.rows; ++r)
+      backend_->read(result.data() + r * p.columns, block + p.offset + r * p.stride, p.columns);
+    return result;
+  }
+  void write(T* block, const ParameterPlace& p, const T* values) const {
+    for (std::size_t r = 0; r < p.rows; ++r) backend_->write(block + p.offset + r * p.stride, values + r * p.columns, p.columns);
+  }
+
+ private:
+  B* backend_ = nullptr;
+  std::vector<ParameterPlace> places_;
+  std::size_t size_ = 0;
+  backend::Memory<T, B> value_, gradient_;
+  std::vector<backend::Memory<T, B>> slots_;
+  std::vector<T*> slot_pointers_;
+};
+
+/// One parameter, to read and to set. It refers to its model, which must outlive it.
+template <class T, class B>
+class Parameter {
+ public:
+  Parameter(ParameterStore<T, B>& store, std::size_t index) : store_(&store), index_(index) {}
+
+  const std::string& name() const { return place().name; }
+  const Shape& shape() const { return place().shape; }
+  std::size_t size() const { return shape().elements(); }
+
+  /// The values, row-major, in host memory.
+  Tensor<T> value() const { return store_->read(store_->values(), place()); }
+
+  /// Sets the values from any range of as many numbers.
+  template <class Range>
+  void assign(const Range& values) {
+    Tensor<T> copy(shape());
+    std::size_t n = 0;
+    for (const auto& v : values) {
+      if (n < copy.size()) copy[n] = static_cast<T>(v);
+      ++n;
+    }
+    if (n != copy.size())
+      raise<ShapeError>("parameter ", name(), " of shape ", shape(), " takes ", copy.size(), " values, not ", n);
+    for (const T v : copy)
+      if (!is_finite(v)) raise<DataError>("parameter ", name(), ": the values assigned hold a NaN or an infinity");
+    store_->write(store_->values(), place(), copy.data());
+  }
+
+ private:
+  const ParameterPlace& place() const { return store_->places()[index_]; }
+  ParameterStore<T, B>* store_;
+  std::size_t index_;
+};
+
+}  // namespace tesla::inline TESLA_TARGET::model

@@ -1,0 +1,77 @@
+// A model described for people: layers, shapes, parameters, and the memory that training takes.
+#pragma once
+
+#include <tesla/model/training.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+template <class T, class B>
+std::size_t count_parameters(const Network<T, B>& network) {
+  std::size_t count = 0;
+  for (const auto& p : network.store().places()) count += p.shape.elements();
+  return count;
+}
+
+/// Bytes by purpose.
+struct MemoryUse {
+  std::size_t parameters, gradients, optimizer, workspace;
+  std::size_t total() const { return parameters + gradients + optimizer + workspace; }
+};
+
+template <class T, class B>
+MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
+  const std::size_t block = network.store().block_size() * sizeof(T);
+  const bool labels = training.loss && training.loss->targets() == loss::Targets::labels;
+  const std::size_t target = labels ? 0 : network.output_shape().elements();
+  return {block, block, training.optimizer ? block * training.optimizer->slots() : 0,
+          network.workspace_size(batch_size, true, target) * sizeof(T)};
+}
+
+/// "3.21 MB"
+inline std::string bytes_text(std::size_t bytes) {
+  char buffer[32];
+  const auto value = static_cast<double>(bytes);
+  if (value < 1e3)
+    std::snprintf(buffer, sizeof buffer, "%zu B", bytes);
+  else if (value < 1e6)
+    std::snprintf(buffer, sizeof buffer, "%.2f kB", value / 1e3);
+  else if (value < 1e9)
+    std::snprintf(buffer, sizeof buffer, "%.2f MB", value / 1e6);
+  else
+    std::snprintf(buffer, sizeof buffer, "%.2f GB", value / 1e9);
+  return buffer;
+}
+
+template <class T, class B>
+std::string summary(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
+  std::vector<std::array<std::string, 4>> rows{{"layer", "kind", "output", "parameters"}};
+  for (const auto& e : network.entries()) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < e.parameters; ++i) count += network.store().places()[e.first_parameter + i].shape.elements();
+    rows.push_back({e.name, std::string(e.node->kind()), network.built() ? e.out.extents() : "?", network.built() ? std::to_string(count) : "?"});
+  }
+  std::array<std::size_t, 4> widths{};
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < 4; ++c) widths[c] = std::max(widths[c], row[c].size());
+  std::string result;
+  for (const auto& row : rows) {
+    for (std::size_t c = 0; c < 4; ++c) {
+      const std::string padding(widths[c] - row[c].size(), ' ');
+      result += c == 3 ? padding + row[c] : row[c] + padding + "  ";
+    }
+    result += '\n';
+  }
+  if (!network.built()) return result + "shapes are known after build(shape) or the first fit\n";
+  const MemoryUse use = training_bytes(network, training, batch_size);
+  result += text(count_parameters(network), " parameters; training at batch ", batch_size, " takes ", bytes_text(use.total()), ": parameters ",
+                 bytes_text(use.parameters), ", gradients ", bytes_text(use.gradients), ", optimizer ", bytes_text(use.optimizer),
+                 ", activations and scratch ", bytes_text(use.workspace), "\n");
+  return result;
+}
+
+}  // namespace tesla::inline TESLA_TARGET::model

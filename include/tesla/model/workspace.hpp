@@ -1,0 +1,113 @@
+// The memory of one batch, laid out in one arena: inputs, the outputs of all layers (training) or of two in turn
+// (prediction), two buffers in which gradients go to and fro, and one scratch area.
+#pragma once
+
+#include <tesla/backend/product.hpp>
+#include <tesla/tensor/panels.hpp>
+
+#include <algorithm>
+#include <array>
+#include <span>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+/// What the layers of a model need, in features.
+struct WorkspaceNeeds {
+  struct Layer {
+    std::size_t out;
+    bool passthrough;
+    std::vector<std::size_t> kept;
+  };
+  std::vector<Layer> layers;
+  std::size_t input = 0, target = 0, rows = 0;
+  bool gathered_rows = false;
+};
+
+template <class T>
+class Workspace {
+ public:
+  Workspace() = default;
+  explicit Workspace(WorkspaceNeeds needs) : needs_(std::move(needs)), outputs_(needs_.layers.size()), kept_(needs_.layers.size()) {
+    for (std::size_t i = 0; i < kept_.size(); ++i) kept_[i].resize(needs_.layers[i].kept.size());
+  }
+
+  const WorkspaceNeeds& needs() const { return needs_; }
+  void set_target(std::size_t features) { needs_.target = features; }
+
+  /// Places everything from `base` on and returns how many elements that takes; a null base only counts.
+  std::size_t lay_out(T* base, std::size_t batch, std::size_t lanes, bool training) {
+    batch_ = batch, training_ = training;
+    std::size_t used = 0;
+    const auto take = [&](std::size_t n) {
+      T* const at = base == nullptr ? nullptr : base + used;
+      used += round_up(n, cache_line / sizeof(T));
+      return at;
+    };
+    const auto panels = [&](std::size_t features) {
+      Panels<T> p{nullptr, features, batch, lanes};
+      p.data = take(p.size());
+      return p;
+    };
+    const auto rows = [&](std::size_t features) {
+      const std::size_t stride = backend::row_stride<T>(features);
+      return backend::Matrix<T>{take(batch * stride), batch, features, stride};
+    };
+
+    input_ = panels(needs_.input);
+    weights_ = take((batch + lanes - 1) / lanes * lanes);
+    target_ = needs_.target != 0 ? panels(needs_.target) : Panels<T>();
+    gathered_rows_ = training && batch > 1 && needs_.gathered_rows ? rows(needs_.input) : backend::Matrix<T>();
+    scratch_rows_ = training && batch > 1 && needs_.rows != 0 ? rows(needs_.rows) : backend::Matrix<T>();
+
+    std::size_t widest = 0;
+    for (const auto& layer : needs_.layers)
+      if (!layer.passthrough) widest = std::max(widest, layer.out);
+    std::array<T*, 2> turns{};
+    if (!training)
+      for (T*& turn : turns) turn = take(Panels<T>{nullptr, widest, batch, lanes}.size());
+    std::size_t turn = 0;
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      const auto& layer = needs_.layers[i];
+      if (layer.passthrough) {
+        outputs_[i] = i == 0 ? input_ : outputs_[i - 1];
+      } else if (training) {
+        outputs_[i] = panels(layer.out);
+        for (std::size_t k = 0; k < layer.kept.size(); ++k) kept_[i][k] = panels(layer.kept[k]);
+      } else {
+        outputs_[i] = {turns[turn++ % 2], layer.out, batch, lanes};
+      }
+    }
+    if (training)
+      for (T*& side : gradients_) side = panels(widest).data;
+    lanes_ = lanes;
+    return used;
+  }
+
+  std::size_t batch() const { return batch_; }
+  bool training() const { return training_; }
+  Panels<T> input() const { return input_; }
+  Panels<T> target() const { return target_; }
+  /// One weight a lane: of the sample over the batch's size, 0 in unused lanes.
+  T* weights() const { return weights_; }
+  std::size_t weight_count() const { return (batch_ + lanes_ - 1) / lanes_ * lanes_; }
+  backend::Matrix<T> gathered_rows() const { return gathered_rows_; }
+  backend::Matrix<T> scratch_rows() const { return scratch_rows_; }
+  Panels<T> output(std::size_t layer) const { return outputs_[layer]; }
+  Panels<const T> input_of(std::size_t layer) const { return layer == 0 ? input_ : outputs_[layer - 1]; }
+  std::span<Panels<T>> kept(std::size_t layer) { return kept_[layer]; }
+  Panels<T> gradient(int side, std::size_t features) const { return {gradients_[static_cast<std::size_t>(side)], features, batch_, lanes_}; }
+
+ private:
+  WorkspaceNeeds needs_;
+  std::size_t batch_ = 0, lanes_ = 1;
+  bool training_ = false;
+  Panels<T> input_, target_;
+  T* weights_ = nullptr;
+  backend::Matrix<T> gathered_rows_, scratch_rows_;
+  std::vector<Panels<T>> outputs_;
+  std::vector<std::vector<Panels<T>>> kept_;
+  std::array<T*, 2> gradients_{};
+};
+
+}  // namespace tesla::inline TESLA_TARGET::model

@@ -1,0 +1,34 @@
+// The concept of an optimizer: a rule for one weight, which a backend runs over all of them in one pass.
+#pragma once
+
+#include <tesla/core/math.hpp>
+#include <tesla/core/error.hpp>
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <string_view>
+
+namespace tesla::inline TESLA_TARGET::optim {
+
+// clang-format off
+/// kind names the type in files. slots is the number of state values kept for each weight, zero at first. at(step)
+/// returns the rule of step 1, 2, ...: a functor called as rule(weight, gradient, state), weight and
+/// state (std::array<V, slots>&) to be changed in place, V a scalar or a SIMD batch.
+template <class O>
+concept Optimizer = std::copyable<O> && requires(const O& optimizer) {
+  { O::kind } -> std::convertible_to<std::string_view>;
+  { O::slots } -> std::convertible_to<std::size_t>;
+  optimizer.at(std::size_t{1});
+};
+// clang-format on
+
+namespace detail {
+
+inline void check(std::string_view kind, std::string_view option, double value, double low, double high) {
+  if (!(value >= low && value <= high))
+    raise<UsageError>(kind, ": .", option, " has to lie in [", low, ", ", high, "], not ", value);
+}
+
+}  // namespace detail
+}  // namespace tesla::inline TESLA_TARGET::optim

@@ -1,0 +1,17 @@
+// TESLA: everything but CUDA. Eigen and xtensor come in by tensor/eigen.hpp and tensor/xtensor.hpp, where wanted.
+#pragma once
+
+#include <tesla/backend/cpu/cpu.hpp>
+#include <tesla/backend/reference/reference.hpp>
+#include <tesla/data/digits.hpp>
+#include <tesla/data/mnist.hpp>
+#include <tesla/layer/activation.hpp>
+#include <tesla/layer/dense.hpp>
+#include <tesla/layer/input.hpp>
+#include <tesla/loss/cross_entropy.hpp>
+#include <tesla/loss/regression.hpp>
+#include <tesla/metric/accuracy.hpp>
+#include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/optimizer/adam.hpp>
+#include <tesla/optimizer/sgd.hpp>
+#include <tesla/sequential.hpp>
