@@ -19,7 +19,8 @@ need() {
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" -ne 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-      say "missing packages: ${missing[*]}" "install them with: sudo apt-get install ${missing[*]}" >&2
+      say "missing packages: ${missing[*]}" >&2
+      say "install them with: sudo apt-get install ${missing[*]}" >&2
       exit 1
     fi
     sudo=(sudo -n)

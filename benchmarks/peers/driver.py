@@ -25,8 +25,15 @@ HERE = Path(__file__).resolve().parent
 NETWORKS = ["784-300-100-10", "784-128-10", "784-1024-1024-10"]
 CASES = [f"step:{net}:{batch}:{rule}" for net in NETWORKS for batch in (1, 32, 64, 128) for rule in ("sgd", "adam")]
 CASES += [f"predict:{net}:1" for net in NETWORKS] + ["predict:784-300-100-10:128"]
-CASES += [f"product:{shape}" for shape in ("300:784:32", "300:784:128", "256:256:256", "1024:1024:128", "1024:1024:1024")]
-CHART = ["step:784-300-100-10:1:adam", "step:784-300-100-10:64:adam", "step:784-128-10:64:adam", "step:784-1024-1024-10:128:adam"]
+CASES += [
+    f"product:{shape}" for shape in ("300:784:32", "300:784:128", "256:256:256", "1024:1024:128", "1024:1024:1024")
+]
+CHART = [
+    "step:784-300-100-10:1:adam",
+    "step:784-300-100-10:64:adam",
+    "step:784-128-10:64:adam",
+    "step:784-1024-1024-10:128:adam",
+]
 PYTHON_PEERS = {"PyTorch": ("torch", "torch_worker.py"), "JAX": ("jax", "jax_worker.py")}
 BUILT_PEERS = {name: f"{name.lower()}_worker" for name in ("Eigen", "OpenBLAS", "dlib", "mlpack")}
 
@@ -37,8 +44,13 @@ class Worker:
     def __init__(self, command, threads, verbose):
         self.threads, self.failed = threads, None
         self.process = subprocess.Popen(
-            command + [str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            stderr=None if verbose else subprocess.DEVNULL)
+            command + [str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            stderr=None if verbose else subprocess.DEVNULL,
+        )
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         words = (self._line(120) or "").split()
@@ -92,10 +104,15 @@ def start(options):
         commands[name] = [os.path.abspath(path)]
     for name, (module, script) in PYTHON_PEERS.items():
         python = options.python or str(HERE / ".venv/bin/python")
-        found = os.path.exists(python) and subprocess.run(
-            [python, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"]).returncode == 0
+        found = (
+            os.path.exists(python)
+            and subprocess.run(
+                [python, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"]
+            ).returncode
+            == 0
+        )
         if found:
-            commands[name] = [python, str(HERE / script)]
+            commands[name] = [python, "-B", str(HERE / script)]
         else:
             print(f"{name} is not installed (benchmarks/peers/install.sh installs it)")
     for name, program in BUILT_PEERS.items():
@@ -179,7 +196,10 @@ def table(rows, libraries):
 
 def plain(cells):
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))) for line in cells]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
+        for line in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0])] + lines[1:])
 
 
@@ -215,15 +235,29 @@ def chart(rows):
             own = name.startswith("TESLA")
             weight = ' class="own"' if own else ""
             body.append(f'<text x="{x + 78}" y="{line + 13}" text-anchor="end"{weight}>{name}</text>')
-            body.append(f'<rect x="{x + 86}" y="{line + 2}" width="{length:.1f}" height="{bar - 6}" rx="2" fill="{ours if own else theirs}"/>')
-            body.append(f'<text x="{x + 92 + length:.1f}" y="{line + 13}"{weight}>{microseconds(entry["us"])} µs</text>')
+            shape = f'x="{x + 86}" y="{line + 2}" width="{length:.1f}" height="{bar - 6}" rx="2"'
+            body.append(f'<rect {shape} fill="{ours if own else theirs}"/>')
+            body.append(
+                f'<text x="{x + 92 + length:.1f}" y="{line + 13}"{weight}>{microseconds(entry["us"])} µs</text>'
+            )
         heights[side] += 26 + len(entries) * bar + 22
     height = top + max(heights)
-    style = f"text{{font:13px -apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{grey}}} .title,.head,.own{{font-weight:600}} .own{{fill:{ours}}} .head{{font-size:15px}}"
+    style = (
+        f"text{{font:13px -apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{grey}}} "
+        f".title,.head,.own{{font-weight:600}} .own{{fill:{ours}}} .head{{font-size:15px}}"
+    )
     head = '<text x="0" y="18" class="head">Microseconds per training step (shorter is better)</text>'
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        'aria-label="Microseconds per training step, TESLA and its peers">', f"<style>{style}</style>", head, *body, "</svg>", ""])
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="img" aria-label="Microseconds per training step">',
+            f"<style>{style}</style>",
+            head,
+            *body,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def processor():
@@ -236,8 +270,12 @@ def processor():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tesla", action="append", default=[], metavar="PATH", help="TESLA's worker; may be given again")
-    parser.add_argument("--build", default=str(HERE.parents[1] / "build-peers"), help="where build.sh put the C++ workers")
+    parser.add_argument(
+        "--tesla", action="append", default=[], metavar="PATH", help="TESLA's worker; may be given again"
+    )
+    parser.add_argument(
+        "--build", default=str(HERE.parents[1] / "build-peers"), help="where build.sh put the C++ workers"
+    )
     parser.add_argument("--python", help="interpreter that has PyTorch and JAX (default: the one install.sh made)")
     parser.add_argument("--only", help="peers to use, comma-separated (default: all)")
     parser.add_argument("--cases", default="", metavar="REGEX", help="only the cases in which this is found")
@@ -257,18 +295,21 @@ def main():
     workers = start(options)
     versions = {name: of_library[0].version for name, of_library in workers.items()}
     rows, samples = [], {}
-    for i, case in enumerate(cases):
-        if sys.stderr.isatty():
-            print(f"\r{i + 1}/{len(cases)} {case:<50}", end="", file=sys.stderr, flush=True)
-        samples[case] = measure(case, workers, options)
-        rows.append(evaluate(case, samples[case], goals))
-    if sys.stderr.isatty():
-        print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
+    try:
+        for i, case in enumerate(cases):
+            start_time = time.monotonic()
+            samples[case] = measure(case, workers, options)
+            rows.append(evaluate(case, samples[case], goals))
+            print(f"{i + 1}/{len(cases)} {case}: {time.monotonic() - start_time:.0f} s", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("stopped: what was measured so far follows", file=sys.stderr)
     for of_library in workers.values():
         for worker in of_library:
             worker.close()
 
-    about = f"{processor()}, {len(os.sched_getaffinity(0))} processors; " + ", ".join(f"{n} {v}" for n, v in versions.items())
+    about = f"{processor()}, {len(os.sched_getaffinity(0))} processors; " + ", ".join(
+        f"{n} {v}" for n, v in versions.items()
+    )
     note = "Median microseconds per step, in brackets the number of threads; ratio = best peer / TESLA."
     pages = [about + "\n\n" + note]
     print(about, note, sep="\n")

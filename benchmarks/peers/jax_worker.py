@@ -1,6 +1,6 @@
 """JAX: one compiled step with donated state, or a compiled loop over many batches, whichever measures better.
 
-    jax_worker.py THREADS
+jax_worker.py THREADS
 """
 
 import os
@@ -16,7 +16,6 @@ if hasattr(os, "sched_setaffinity"):
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 import protocol
 
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # nothing to overlap: the next step needs this one's result

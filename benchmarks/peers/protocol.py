@@ -34,7 +34,9 @@ def weights(case):
     layers = []
     for inputs, outputs in zip(case.sizes, case.sizes[1:]):
         bound = (6 / inputs) ** 0.5
-        layers.append((random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32), np.zeros(outputs, np.float32)))
+        layers.append(
+            (random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32), np.zeros(outputs, np.float32))
+        )
     return layers
 
 

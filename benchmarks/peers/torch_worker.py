@@ -1,6 +1,6 @@
 """PyTorch: the better of eager and compiled execution, decided by measurement when a case is set up.
 
-    torch_worker.py THREADS
+torch_worker.py THREADS
 """
 
 import itertools
@@ -13,10 +13,9 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that stay behind
 warnings.filterwarnings("ignore")
 
+import protocol
 import torch
 import torch.nn.functional as F
-
-import protocol
 
 torch.set_num_threads(THREADS)
 torch.set_flush_denormal(True)

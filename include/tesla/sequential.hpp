@@ -272,7 +272,7 @@ void BasicSequential<T, B>::update(const StepName& name) {
 }
 
 template <class T, class B>
-History BasicSequential<T, B>::fit(const data::Samples& given, const Options& options) {
+[[gnu::cold]] History BasicSequential<T, B>::fit(const data::Samples& given, const Options& options) {
   need_compiled("fit");
   const std::size_t batch_size = checked_batch(options.batch_size, "fit");
   data::Samples samples = given;

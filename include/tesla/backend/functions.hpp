@@ -114,6 +114,17 @@ struct Softplus {
   }
 };
 
+/// The gradient of a function as a functor of dy and what was kept.
+template <class F>
+struct GradientOf {
+  F f;
+  explicit GradientOf(F function) : f(function) {}
+  template <class V>
+  V operator()(V dy, V kept) const {
+    return f.gradient(dy, kept);
+  }
+};
+
 /// A user's function, one generic lambda; the derivative comes from dual numbers.
 template <class F>
 struct Custom {

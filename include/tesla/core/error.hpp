@@ -6,6 +6,7 @@
 #include <tesla/core/target.hpp>
 
 #include <concepts>
+#include <cstddef>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
@@ -49,40 +50,82 @@ class UsageError : public Error {
   using Error::Error;
 };
 
-namespace detail {
+/// A piece of a message: text, a number, or anything with a to_string(). Pieces are put together out of line, so that
+/// the many places that may raise an error stay small.
+class TextPart {
+ public:
+  TextPart(std::string_view part) : kind_(Kind::text), text_(part) {}
+  TextPart(const char* part) : TextPart(std::string_view(part)) {}
+  TextPart(const std::string& part) : TextPart(std::string_view(part)) {}
+  TextPart(char part) : kind_(Kind::letter), whole_(static_cast<unsigned char>(part)) {}
+  template <std::integral T>
+  TextPart(T part)
+      : kind_(part < T(0) ? Kind::negative : Kind::whole),
+        whole_(part < T(0) ? 0 - static_cast<unsigned long long>(part) : static_cast<unsigned long long>(part)) {}
+  template <std::floating_point T>
+  TextPart(T part) : kind_(Kind::real), real_(static_cast<double>(part)) {}
+  template <class T>
+    requires requires(const T& part) { part.to_string(); }
+  TextPart(const T& part)
+      : kind_(Kind::object), object_{&part, [](const void* p) -> std::string { return static_cast<const T*>(p)->to_string(); }} {}
 
-inline void append(std::string& text, std::string_view part) { text += part; }
-inline void append(std::string& text, char part) { text += part; }
-template <std::integral T>
-  requires(!std::same_as<T, char>)
-void append(std::string& text, T part) {
-  text += std::to_string(part);
-}
-inline void append(std::string& text, std::floating_point auto part) {
+  void append_to(std::string& text) const;
+
+ private:
+  enum class Kind : unsigned char { text, letter, whole, negative, real, object };
+  struct Object {
+    const void* data;
+    std::string (*to_string)(const void*);
+  };
+
+  Kind kind_;
+  union {
+    std::string_view text_;
+    unsigned long long whole_;
+    double real_;
+    Object object_;
+  };
+};
+
+[[gnu::cold, gnu::noinline]] inline void TextPart::append_to(std::string& text) const {
   char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "%.6g", static_cast<double>(part));
-  text += buffer;
-}
-template <class T>
-  requires requires(const T& part) { part.to_string(); }
-void append(std::string& text, const T& part) {
-  text += part.to_string();
+  switch (kind_) {
+    case Kind::text: text += text_; break;
+    case Kind::letter: text += static_cast<char>(whole_); break;
+    case Kind::object: text += object_.to_string(object_.data); break;
+    case Kind::real:
+      std::snprintf(buffer, sizeof buffer, "%.6g", real_);
+      text += buffer;
+      break;
+    default:
+      std::snprintf(buffer, sizeof buffer, "%s%llu", kind_ == Kind::negative ? "-" : "", whole_);
+      text += buffer;
+  }
 }
 
-}  // namespace detail
+[[gnu::cold, gnu::noinline]] inline std::string joined(const TextPart* parts, std::size_t count) {
+  std::string result;
+  for (std::size_t i = 0; i < count; ++i) parts[i].append_to(result);
+  return result;
+}
 
 /// One string from parts: text, numbers, and anything with a to_string().
 template <class... Parts>
 std::string text(const Parts&... parts) {
-  std::string result;
-  (detail::append(result, parts), ...);
-  return result;
+  const TextPart list[] = {TextPart(parts)...};
+  return joined(list, sizeof...(parts));
+}
+
+template <std::derived_from<Error> E>
+[[noreturn, gnu::cold, gnu::noinline]] void raise_joined(const TextPart* parts, std::size_t count) {
+  throw E(joined(parts, count));
 }
 
 /// Throws E with a message put together from parts.
 template <std::derived_from<Error> E, class... Parts>
 [[noreturn]] void raise(const Parts&... parts) {
-  throw E(text(parts...));
+  const TextPart list[] = {TextPart(parts)...};
+  raise_joined<E>(list, sizeof...(parts));
 }
 
 }  // namespace tesla::inline TESLA_TARGET

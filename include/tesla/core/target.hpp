@@ -12,8 +12,8 @@
 
 #define TESLA_STRINGIFY_(x) #x
 #define TESLA_STRINGIFY(x) TESLA_STRINGIFY_(x)
-#define TESLA_CONCAT_(a, b, c) a##b##c
-#define TESLA_CONCAT(a, b, c) TESLA_CONCAT_(a, b, c)
+#define TESLA_CONCAT_(a, b) a##b
+#define TESLA_CONCAT(a, b) TESLA_CONCAT_(a, b)
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define TESLA_VECTOR_ISA avx512
@@ -35,19 +35,13 @@
 #define TESLA_VECTOR_ISA scalar
 #endif
 
-#ifdef _OPENMP
-#define TESLA_TARGET_THREADS _openmp
-#else
-#define TESLA_TARGET_THREADS _serial
-#endif
-
 #ifdef __FAST_MATH__
 #define TESLA_TARGET_MATH _fast
 #else
 #define TESLA_TARGET_MATH
 #endif
 
-#define TESLA_TARGET TESLA_CONCAT(TESLA_VECTOR_ISA, TESLA_TARGET_THREADS, TESLA_TARGET_MATH)
+#define TESLA_TARGET TESLA_CONCAT(TESLA_VECTOR_ISA, TESLA_TARGET_MATH)
 
 namespace tesla::inline TESLA_TARGET {
 

@@ -69,7 +69,7 @@ struct Activation : NamedActivation {
   template <class B, class T>
   void gradient(B& backend, Panels<const T> kept, Panels<const T> dy, Panels<T> dx, std::size_t channels) const {
     if (visit([&](const auto& f) {
-          backend.map([&f](auto d, auto s) { return f.gradient(d, s); }, dx, dy, kept);
+          backend.map(math::GradientOf(f), dx, dy, kept);
         }))
       return;
     if (is_softmax())
@@ -111,22 +111,26 @@ class CustomFunction final : public backend::ElementwiseFunction {
   }
 
  private:
-  template <class T, class Body>
-  static void loop(std::size_t n, bool fast, const Body& body) {
-    if (fast) return backend::cpu::for_each_vector<T>(n, body);
-    for (std::size_t i = 0; i < n; ++i) body(i, std::type_identity<T>());
-  }
+  struct Gradient {
+    const math::Custom<F>& f;
+    template <class V>
+    V operator()(V dy, V x) const {
+      return f.gradient(dy, x);
+    }
+  };
+
   template <class T>
   void values(const T* x, T* y, std::size_t n, bool fast) const {
-    loop<T>(n, fast, [&]<class V>(std::size_t i, std::type_identity<V>) {
-      backend::cpu::store_as(y + i, f_(backend::cpu::load_as<V>(x + i)));
-    });
+    const backend::cpu::Operand<T> in{x};
+    if (fast) return backend::cpu::map_kernel<T, math::Custom<F>, 1>(&f_, y, &in, n);
+    for (std::size_t i = 0; i < n; ++i) y[i] = f_(x[i]);
   }
   template <class T>
   void gradients(const T* x, const T* dy, T* dx, std::size_t n, bool fast) const {
-    loop<T>(n, fast, [&]<class V>(std::size_t i, std::type_identity<V>) {
-      backend::cpu::store_as(dx + i, f_.gradient(backend::cpu::load_as<V>(dy + i), backend::cpu::load_as<V>(x + i)));
-    });
+    const Gradient gradient{f_};
+    const backend::cpu::Operand<T> in[] = {{dy}, {x}};
+    if (fast) return backend::cpu::map_kernel<T, Gradient, 2>(&gradient, dx, in, n);
+    for (std::size_t i = 0; i < n; ++i) dx[i] = gradient(dy[i], x[i]);
   }
 
   math::Custom<F> f_;

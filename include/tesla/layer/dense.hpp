@@ -24,7 +24,7 @@ struct Dense : DenseOptions {
   Dense() = default;
   Dense(DenseOptions options) : DenseOptions(std::move(options)) {}
 
-  Shape setup(const Shape& in, Setup& setup) const {
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) const {
     if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
     if (in.rank() != 1 || in[0] == 0)
       raise<ShapeError>("expects one extent of features, its input has shape ", in, "; put a Flatten layer before it");
@@ -56,7 +56,7 @@ struct Dense : DenseOptions {
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
     // From here on dy is the gradient before the activation.
     const bool fused = use_bias && activation.visit([&](const auto& f) {
-      pass.backend.map_sum([&f](auto d, auto s) { return f.gradient(d, s); }, dy, pass.gradient(1), upstream, kept);
+      pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(1), upstream, kept);
     });
     if (!fused) {
       activation.gradient(pass.backend, kept, upstream, dy, units);

@@ -39,7 +39,7 @@ namespace detail {
 
 /// Makes the `count` vectors of length `n` (count <= n), `stride` and `step` apart, orthonormal by Gram and Schmidt,
 /// twice for accuracy.
-inline void orthonormalise(double* vectors, std::size_t count, std::size_t n, std::size_t stride, std::size_t step) {
+[[gnu::cold]] inline void orthonormalise(double* vectors, std::size_t count, std::size_t n, std::size_t stride, std::size_t step) {
   const auto dot = [&](const double* a, const double* b) {
     double total = 0;
     for (std::size_t k = 0; k < n; ++k) total += a[k * step] * b[k * step];
@@ -60,7 +60,7 @@ inline void orthonormalise(double* vectors, std::size_t count, std::size_t n, st
 
 }  // namespace detail
 
-inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const {
+[[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const {
   Tensor<double> result(shape);
   const std::size_t size = result.size();
   if (size == 0) return result;

@@ -27,7 +27,7 @@ inline io::Json described(std::string_view kind, io::Json options) {
 }
 
 template <class T, class B>
-io::Json description(const Network<T, B>& network, const Training<T, B>& training) {
+[[gnu::cold]] io::Json description(const Network<T, B>& network, const Training<T, B>& training) {
   io::Json layers = io::Json::array(), metrics = io::Json::array();
   for (const auto& e : network.entries()) {
     io::Json layer = described(e.node->kind(), e.node->options());
@@ -59,7 +59,7 @@ struct ModelFile {
   io::SafeTensors tensors;
   io::Json description;
 
-  explicit ModelFile(const std::string& p) : path(p), tensors(io::SafeTensors::read(p)) {
+  [[gnu::cold]] explicit ModelFile(const std::string& p) : path(p), tensors(io::SafeTensors::read(p)) {
     const io::Json* found = tensors.metadata().find("tesla");
     if (found == nullptr) raise<FormatError>('"', path, "\": the metadata has no \"tesla\", so it is not a model that TESLA saved");
     description = io::Json::parse(found->template as<std::string>(), text('"', path, "\", metadata \"tesla\""));
@@ -83,7 +83,7 @@ struct ModelFile {
 
 /// Reads all parameters, and the optimizer's state where the file and the model have it; writes only when all is there.
 template <class T, class B>
-void read_parameters(const ModelFile& file, Network<T, B>& network, Training<T, B>& training) {
+[[gnu::cold]] void read_parameters(const ModelFile& file, Network<T, B>& network, Training<T, B>& training) {
   auto& store = network.store();
   const io::Json* optimizer = file.description.find("optimizer");
   const bool with_state = training.optimizer && optimizer != nullptr &&
@@ -107,14 +107,14 @@ void read_parameters(const ModelFile& file, Network<T, B>& network, Training<T, 
 }
 
 template <class X>
-X read_options(const io::Json& options) {
+[[gnu::cold]] X read_options(const io::Json& options) {
   X result;
   result.fields(FieldReader{options});
   return result;
 }
 
 template <class T, class B>
-void add_layer(Network<T, B>& network, const io::Json& layer) {
+[[gnu::cold]] void add_layer(Network<T, B>& network, const io::Json& layer) {
   const auto kind = layer.template get<std::string>("kind");
   const io::Json& options = layer.at("options");
   bool known = false;
@@ -134,7 +134,7 @@ void add_layer(Network<T, B>& network, const io::Json& layer) {
 
 /// Calls f with an object of the type in the list whose kind is asked for, its options read.
 template <class... X, class F>
-void with_kind(const io::Json& described, std::string_view what, const F& f) {
+[[gnu::cold]] void with_kind(const io::Json& described, std::string_view what, const F& f) {
   const auto kind = described.template get<std::string>("kind");
   bool known = false;
   const auto consider = [&]<class Y>(std::type_identity<Y>) {
@@ -147,7 +147,7 @@ void with_kind(const io::Json& described, std::string_view what, const F& f) {
 }
 
 template <class T, class B>
-void compile(const io::Json& description, Training<T, B>& training) {
+[[gnu::cold]] void compile(const io::Json& description, Training<T, B>& training) {
   if (!description.contains("optimizer")) return;
   std::vector<AnyMetric<T>> metrics;
   for (const io::Json& m : description.at("metrics").elements()) {
@@ -170,7 +170,7 @@ void compile(const io::Json& description, Training<T, B>& training) {
 }  // namespace detail
 
 template <class T, class B>
-void save(const Network<T, B>& network, const Training<T, B>& training, const std::string& path) {
+[[gnu::cold]] void save(const Network<T, B>& network, const Training<T, B>& training, const std::string& path) {
   if (!network.built()) raise<UsageError>("save: the model has no parameters yet; call build(shape) or fit first");
   const auto& store = network.store();
   std::vector<io::TensorInfo> tensors;
@@ -190,7 +190,7 @@ void save(const Network<T, B>& network, const Training<T, B>& training, const st
 
 /// Rebuilds everything into a network without layers.
 template <class T, class B>
-void load(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
+[[gnu::cold]] void load(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
   const detail::ModelFile file(path);
   Network<T, B> rebuilt(file.description.template get<std::uint64_t>("seed"));
   try {
@@ -210,7 +210,7 @@ void load(Network<T, B>& network, Training<T, B>& training, const std::string& p
 
 /// Reads parameters and optimizer state into a network of the same layers.
 template <class T, class B>
-void restore(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
+[[gnu::cold]] void restore(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
   const detail::ModelFile file(path);
   if (!network.built()) {
     const auto input = file.description.template get<std::vector<std::size_t>>("input");

@@ -36,7 +36,7 @@ class Network {
   std::uint64_t seed() const { return seed_; }
 
   template <layer::Layer L>
-  void add(L layer) {
+  [[gnu::cold]] void add(L layer) {
     auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
     std::string name = node->wanted_name();
     if (!name.empty()) {
@@ -64,7 +64,7 @@ class Network {
   }
   /// The same; `before_memory` sees the places of all parameters before any memory is taken for them.
   template <class Check>
-  void build(const Shape& input, const Check& before_memory) {
+  [[gnu::cold]] void build(const Shape& input, const Check& before_memory) {
     if (entries_.empty()) raise<UsageError>("build: the model has no layers; add some with add_layer");
     if (input.rank() == 0 || input.elements() == 0)
       raise<ShapeError>("build: samples need at least one feature, not shape ", input);
@@ -142,7 +142,7 @@ class Network {
   std::span<typename layer::Pass<T, B>::Slot> gradient_slots() { return slots_; }
 
   /// "layer 3 (dense_1: Dense 128 -> 10)"
-  std::string describe(std::size_t i) const {
+  [[gnu::cold]] std::string describe(std::size_t i) const {
     const Entry& e = entries_[i];
     std::string result = text("layer ", i + 1, " (", e.name, ": ", e.node->kind());
     if (built_) result += text(' ', e.in.extents(), " -> ", e.out.extents());
@@ -150,7 +150,7 @@ class Network {
   }
 
   /// The first layer whose output holds a NaN or an infinity.
-  std::string first_overflow(Workspace<T>& w) const {
+  [[gnu::cold]] std::string first_overflow(Workspace<T>& w) const {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Panels<const T> y = w.output(i);
       std::vector<T> host(y.batch * y.features);
@@ -170,7 +170,7 @@ class Network {
 
   std::size_t lanes(std::size_t batch) const { return B::template lanes<T>(batch); }
 
-  Shape checked_setup(std::size_t i, const Shape& in, layer::Setup& setup) {
+  [[gnu::cold]] Shape checked_setup(std::size_t i, const Shape& in, layer::Setup& setup) {
     const auto where = [&] {
       std::string from = i == 0 ? text("the data has samples of shape ", in)
                                 : text("its input, of shape ", in, ", comes from layer ", i, " (", entries_[i - 1].name, ")");
@@ -190,7 +190,7 @@ class Network {
     }
   }
 
-  void initialise(ParameterStore<T, B>& store, std::size_t index, const layer::Setup::Parameter& parameter) {
+  [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index, const layer::Setup::Parameter& parameter) {
     const ParameterPlace& place = store.places()[index];
     for (const ParameterPlace& old : store_.places())
       if (old.name == place.name && old.shape == place.shape) {
@@ -203,7 +203,7 @@ class Network {
     store.write(store.values(), place, converted.data());
   }
 
-  WorkspaceNeeds needs(std::size_t target_features) const {
+  [[gnu::cold]] WorkspaceNeeds needs(std::size_t target_features) const {
     WorkspaceNeeds n;
     n.input = input_.elements();
     n.target = target_features;
@@ -218,7 +218,7 @@ class Network {
     return n;
   }
 
-  void prepare() {
+  [[gnu::cold]] void prepare() {
     workspace_ = Workspace<T>(needs(0));
     arena_ = {};
     slots_.clear();

@@ -133,7 +133,8 @@ class MetricNodeOf final : public MetricNode<T> {
 template <class T>
 class AnyMetric {
  public:
-  template <metric::Metric M>
+  template <class M>
+    requires(!std::same_as<M, AnyMetric> && metric::Metric<M>)
   AnyMetric(M metric) : node_(std::make_shared<MetricNodeOf<M, T>>(std::move(metric))) {}
   MetricNode<T>& operator*() const { return *node_; }
   MetricNode<T>* operator->() const { return node_.get(); }

@@ -26,7 +26,7 @@ class ParameterStore {
   ParameterStore() = default;
   explicit ParameterStore(B& backend) : backend_(&backend) {}
 
-  std::size_t add(std::string name, const Shape& shape, std::size_t layer) {
+  [[gnu::cold]] std::size_t add(std::string name, const Shape& shape, std::size_t layer) {
     const std::size_t elements = shape.elements(), rows = shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
@@ -39,7 +39,7 @@ class ParameterStore {
     gradient_ = {*backend_, size_};
   }
   /// The optimizer's memory, all zero.
-  void allocate_slots(std::size_t count) {
+  [[gnu::cold]] void allocate_slots(std::size_t count) {
     slots_.clear();
     for (std::size_t i = 0; i < count; ++i) slots_.emplace_back(*backend_, size_);
     slot_pointers_.clear();
@@ -57,7 +57,7 @@ class ParameterStore {
   backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const { return {block + p.offset, p.rows, p.columns, p.stride}; }
 
   /// The values of one parameter within a block, in their natural layout.
-  Tensor<T> read(const T* block, const ParameterPlace& p) const {
+  [[gnu::cold]] Tensor<T> read(const T* block, const ParameterPlace& p) const {
     Tensor<T> result(p.shape);
     for (std::size_t r = 0; r < p.rows; ++r)
       backend_->read(result.data() + r * p.columns, block + p.offset + r * p.stride, p.columns);

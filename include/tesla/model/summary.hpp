@@ -33,7 +33,7 @@ MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& tra
 }
 
 /// "3.21 MB"
-inline std::string bytes_text(std::size_t bytes) {
+[[gnu::cold]] inline std::string bytes_text(std::size_t bytes) {
   char buffer[32];
   const auto value = static_cast<double>(bytes);
   if (value < 1e3)
@@ -48,7 +48,7 @@ inline std::string bytes_text(std::size_t bytes) {
 }
 
 template <class T, class B>
-std::string summary(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
+[[gnu::cold]] std::string summary(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
   std::vector<std::array<std::string, 4>> rows{{"layer", "kind", "output", "parameters"}};
   for (const auto& e : network.entries()) {
     std::size_t count = 0;

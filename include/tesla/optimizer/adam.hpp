@@ -39,23 +39,29 @@ void check_adam(std::string_view kind, const Options& o) {
 }
 
 /// m / (1 - beta_1^t) over sqrt(v / (1 - beta_2^t)) + epsilon, with both corrections drawn into constants of the step.
-template <class Options>
-auto adam_rule(const Options& o, std::size_t step, bool decoupled) {
-  const double t = static_cast<double>(step);
-  const double root = std::sqrt(1 - std::pow(o.beta_2, t));
-  return [b1 = o.beta_1, b2 = o.beta_2, rate = o.learning_rate * root / (1 - std::pow(o.beta_1, t)), epsilon = o.epsilon * root,
-          keep = decoupled ? 1 - o.learning_rate * o.weight_decay : 1.0,
-          decay = decoupled ? 0 : o.weight_decay](auto& weight, auto gradient, auto& state) {
-    using V = decltype(gradient);
-    using math::sqrt;
-    const V g = gradient + math::number<V>(decay) * weight;
-    const V m = state[0] + math::number<V>(1 - b1) * (g - state[0]);
-    const V v = math::number<V>(b2) * state[1] + math::number<V>(1 - b2) * g * g;
+struct AdamRule {
+  double beta_1, beta_2, rate, epsilon, keep, decay;
+
+  template <class Options>
+  AdamRule(const Options& o, std::size_t step, bool decoupled) : beta_1(o.beta_1), beta_2(o.beta_2) {
+    const double t = static_cast<double>(step), root = std::sqrt(1 - std::pow(beta_2, t));
+    rate = o.learning_rate * root / (1 - std::pow(beta_1, t));
+    epsilon = o.epsilon * root;
+    keep = decoupled ? 1 - o.learning_rate * o.weight_decay : 1;
+    decay = decoupled ? 0 : o.weight_decay;
+  }
+
+  template <class V>
+  void operator()(V& weight, V gradient, std::array<V, 2>& state) const {
+    using math::number, math::sqrt;
+    const V g = gradient + number<V>(decay) * weight;
+    const V m = state[0] + number<V>(1 - beta_1) * (g - state[0]);
+    const V v = number<V>(beta_2) * state[1] + number<V>(1 - beta_2) * g * g;
     state[0] = m;
     state[1] = v;
-    weight = math::number<V>(keep) * weight - math::number<V>(rate) * m / (V(sqrt(v)) + math::number<V>(epsilon));
-  };
-}
+    weight = number<V>(keep) * weight - number<V>(rate) * m / (V(sqrt(v)) + number<V>(epsilon));
+  }
+};
 
 template <class Options>
 void adam_fields(Options& o, auto&& field) {
@@ -76,7 +82,7 @@ struct Adam : AdamOptions {
   Adam() = default;
   explicit Adam(const AdamOptions& options) : AdamOptions(options) { check(); }
   void check() const { detail::check_adam(kind, *this); }
-  auto at(std::size_t step) const { return detail::adam_rule(*this, step, false); }
+  auto at(std::size_t step) const { return detail::AdamRule(*this, step, false); }
   void fields(auto&& field) { detail::adam_fields(*this, field); }
 };
 
@@ -87,7 +93,7 @@ struct AdamW : AdamWOptions {
   AdamW() = default;
   explicit AdamW(const AdamWOptions& options) : AdamWOptions(options) { check(); }
   void check() const { detail::check_adam(kind, *this); }
-  auto at(std::size_t step) const { return detail::adam_rule(*this, step, true); }
+  auto at(std::size_t step) const { return detail::AdamRule(*this, step, true); }
   void fields(auto&& field) { detail::adam_fields(*this, field); }
 };
 

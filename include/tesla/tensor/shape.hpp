@@ -54,7 +54,7 @@ class Shape {
   }
 
   /// "{4, 3}"
-  std::string to_string() const {
+  [[gnu::cold]] std::string to_string() const {
     std::string result = "{";
     for (std::size_t i = 0; i < rank_; ++i) {
       if (i != 0) result += ", ";
@@ -64,7 +64,7 @@ class Shape {
   }
 
   /// "28 x 28 x 1", for people
-  std::string extents() const {
+  [[gnu::cold]] std::string extents() const {
     std::string result;
     for (const std::size_t extent : *this) result += (result.empty() ? "" : " x ") + std::to_string(extent);
     return result;

@@ -115,6 +115,17 @@ class ArrayView {
     }
   }
 
+  /// Features first .. first + count - 1 of a sample, converted.
+  template <std::floating_point T>
+  void read(std::size_t sample, std::size_t first, std::size_t count, T* to) const;
+
+  /// The one value of a sample that has one.
+  double value(std::size_t sample) const {
+    double result = 0;
+    read(sample, 0, 1, &result);
+    return result;
+  }
+
   static Strides row_major(const Shape& shape) {
     Strides strides{};
     std::ptrdiff_t stride = 1;
@@ -131,6 +142,20 @@ class ArrayView {
   Shape shape_;
   Strides strides_{};
 };
+
+// One function for all element types and strides, out of line: it is a switch over ten loops.
+template <std::floating_point T>
+[[gnu::cold, gnu::noinline]] void ArrayView::read(std::size_t sample, std::size_t first, std::size_t count, T* to) const {
+  visit([&](const auto* data) {
+    const auto* row = data + static_cast<std::ptrdiff_t>(sample) * stride(0);
+    if (shape_.rank() <= 2) {
+      const std::ptrdiff_t step = shape_.rank() == 2 ? stride(1) : 1;
+      for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(row[static_cast<std::ptrdiff_t>(first + f) * step]);
+    } else {
+      for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(row[offset_of_feature(first + f)]);
+    }
+  });
+}
 
 /// Any contiguous memory as a row-major array of the given shape.
 template <class Range>

@@ -15,7 +15,7 @@ namespace tesla::inline TESLA_TARGET::train {
 template <class T, class B>
 class Loader {
  public:
-  Loader(const data::Samples& samples, const model::Network<T, B>& network, loss::Targets targets, std::string_view what)
+  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network, loss::Targets targets, std::string_view what)
       : samples_(samples), targets_(targets) {
     const std::size_t outputs = network.output_shape().elements();
     check_input(samples.x, network.input_shape().elements(), text(what, "x"));
@@ -70,25 +70,16 @@ class Loader {
  private:
   void check_weights(std::string_view what) const {
     if (samples_.weight.empty()) return;
-    samples_.weight.visit([&](const auto* data) {
-      for (std::size_t i = 0; i < samples_.weight.samples(); ++i)
-        if (const auto value = static_cast<double>(data[static_cast<std::ptrdiff_t>(i) * samples_.weight.stride(0)]); value < 0)
-          raise<DataError>(what, "sample_weight: the weight of sample ", i, " is ", value, "; weights are 0 or more");
-    });
+    for (std::size_t i = 0; i < samples_.weight.samples(); ++i)
+      if (const double value = samples_.weight.value(i); value < 0)
+        raise<DataError>(what, "sample_weight: the weight of sample ", i, " is ", value, "; weights are 0 or more");
   }
 
   void load_weights(B& backend, model::Workspace<T>& w, const backend::Rows& rows) {
     const double each = 1 / static_cast<double>(w.batch());
     weights_.assign(w.weight_count(), T(0));
-    if (samples_.weight.empty())
-      std::fill_n(weights_.begin(), w.batch(), static_cast<T>(each));
-    else
-      samples_.weight.visit([&](const auto* data) {
-        for (std::size_t i = 0; i < w.batch(); ++i) {
-          const auto at = static_cast<std::ptrdiff_t>(rows[i]) * samples_.weight.stride(0);
-          weights_[i] = static_cast<T>(static_cast<double>(data[at]) * each);
-        }
-      });
+    for (std::size_t i = 0; i < w.batch(); ++i)
+      weights_[i] = static_cast<T>(samples_.weight.empty() ? each : samples_.weight.value(rows[i]) * each);
     backend.write(w.weights(), weights_.data(), weights_.size());
   }
 
@@ -104,7 +95,7 @@ template <class T, class B>
 class Scorer {
  public:
   /// Each name gets the prefix.
-  explicit Scorer(const std::vector<model::AnyMetric<T>>& metrics, const std::string& prefix = "")
+  [[gnu::cold]] explicit Scorer(const std::vector<model::AnyMetric<T>>& metrics, const std::string& prefix = "")
       : metrics_(metrics), totals_(metrics.size()), names_{prefix + "loss"} {
     for (const auto& m : metrics) names_.push_back(prefix + std::string(m->name()));
   }
@@ -136,7 +127,7 @@ class Scorer {
   }
 
   /// Writes the means so far.
-  void write(Scores& scores) const {
+  [[gnu::cold]] void write(Scores& scores) const {
     const double n = std::max<double>(static_cast<double>(samples_), 1);
     scores.at(names_[0]) = loss_ / n;
     for (std::size_t m = 0; m < totals_.size(); ++m) scores.at(names_[m + 1]) = totals_[m] / n;

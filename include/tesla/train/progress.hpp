@@ -13,7 +13,7 @@
 namespace tesla::inline TESLA_TARGET::train {
 
 /// "vectors of 512 bits (avx512), 2 threads", with a hint when the processor has more than the build uses.
-inline std::string machine_line() {
+[[gnu::cold]] inline std::string machine_line() {
 #if defined(__AVX512F__)
   const int bits = 512;
 #elif defined(__AVX__)
@@ -34,7 +34,7 @@ inline std::string machine_line() {
   return line;
 }
 
-inline std::string duration_text(double seconds) {
+[[gnu::cold]] inline std::string duration_text(double seconds) {
   char buffer[32];
   if (seconds < 1)
     std::snprintf(buffer, sizeof buffer, "%.0f ms", seconds * 1e3);
@@ -69,7 +69,7 @@ class Progress {
     return true;
   }
 
-  void draw(std::size_t epoch, std::size_t done, const Scores& scores) {
+  [[gnu::cold]] void draw(std::size_t epoch, std::size_t done, const Scores& scores) {
     constexpr std::size_t width = 24;
     const std::size_t filled = done * width / samples_;
     const double elapsed = seconds(), rate = static_cast<double>(done) / elapsed;
@@ -81,7 +81,7 @@ class Progress {
     std::fflush(stdout);
   }
 
-  void end_epoch(std::size_t epoch, const Scores& scores) {
+  [[gnu::cold]] void end_epoch(std::size_t epoch, const Scores& scores) {
     if (!lines_) return;
     const double elapsed = seconds();
     std::printf("%sepoch %zu/%zu  %s  %.0f samples/s  %s\n", bar_ ? "\r\033[K" : "", epoch, epochs_, scores_text(scores).c_str(),
@@ -98,7 +98,7 @@ class Progress {
  private:
   double seconds() const { return std::max(std::chrono::duration<double>(Clock::now() - start_).count(), 1e-9); }
 
-  static std::string scores_text(const Scores& scores) {
+  [[gnu::cold]] static std::string scores_text(const Scores& scores) {
     std::string result;
     for (const auto& [name, value] : scores) {
       char buffer[64];

@@ -63,14 +63,7 @@ class Cpu {
   template <class T, class F = math::Identity>
   void multiply(const Product<T>& p, const F& f = {}) {
     cpu::Epilogue<T> epilogue;
-    if constexpr (!std::is_same_v<F, math::Identity>)
-      epilogue = {[](const void* context, T* row, std::size_t n) {
-                    const F& function = *static_cast<const F*>(context);
-                    cpu::for_each_vector<T>(n, [&]<class V>(std::size_t i, std::type_identity<V>) {
-                      cpu::store_as(row + i, V(function(cpu::load_as<V>(row + i))));
-                    });
-                  },
-                  &f};
+    if constexpr (!std::is_same_v<F, math::Identity>) epilogue = {&cpu::map_kernel<T, F, 1>, &f};
     cpu::multiply(p, epilogue);
   }
 
@@ -80,11 +73,11 @@ class Cpu {
   }
   template <class F, class T, class... In>
   void map_sum(const F& f, Panels<T> out, Features<T> sums, const In&... in) {
-    cpu::reduce(f, out, sums, in...);
+    cpu::map_sum(f, out.data, sums, in...);
   }
   template <class F, class T, class... In>
   void reduce(const F& f, Features<T> sums, const In&... in) {
-    cpu::reduce(f, Panels<T>(), sums, in...);
+    cpu::map_sum<F, T>(f, nullptr, sums, in...);
   }
   template <class T>
   void apply(const ElementwiseFunction& f, Panels<const T> x, Panels<T> y) {
@@ -109,16 +102,16 @@ class Cpu {
   }
   template <class F, class T>
   double elementwise_loss(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
-    return cpu::elementwise_loss(f, y, target, weights, gradient);
+    return cpu::sum_loss<T>(&cpu::loss_kernel<T, F>, &f, y, target, weights, gradient);
   }
 
   template <class F, class T, std::size_t Slots>
   void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {
-    cpu::update(f, parameter, gradient);
+    cpu::update<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, nullptr, gradient);
   }
   template <class F, class T, std::size_t Slots>
   void update_outer(const F& f, Updated<T, Slots> parameter, const T* left, const T* right) {
-    cpu::update_outer(f, parameter, left, right);
+    cpu::update<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, left, right);
   }
   template <class T>
   double squared_norm(Matrix<T> m) {

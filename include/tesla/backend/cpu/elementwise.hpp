@@ -1,198 +1,182 @@
 // Elementwise functions over panels, with and without sums over the batch, and the optimizers' pass over parameters.
+//
+// What depends on a function is one small kernel over a run of contiguous values; how panels are walked and shared among
+// threads is written once for all of them. That keeps programs small and quick to compile.
 #pragma once
 
 #include <tesla/backend/backend.hpp>
 #include <tesla/backend/cpu/vector.hpp>
 #include <tesla/core/parallel.hpp>
 
+#include <span>
 #include <type_traits>
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
-/// Calls body(i, V) for the vectors that fit into n elements, then for the single elements left; V tells which.
-template <class T, class Body>
-[[gnu::always_inline]] inline void for_each_vector(std::size_t n, const Body& body) {
-  std::size_t i = 0;
-  for (; i + width<T> <= n; i += width<T>) body(i, std::type_identity<Vector<T>>());
-  for (; i < n; ++i) body(i, std::type_identity<T>());
-}
+/// A run of values, or one value for the whole run.
+template <class T>
+struct Operand {
+  const T* data;
+  bool same = false;
 
-template <class V, class T>
-[[gnu::always_inline]] inline V load_as(const T* p) {
-  if constexpr (std::is_same_v<V, T>)
-    return *p;
-  else
-    return V::load_unaligned(p);
-}
+  [[gnu::always_inline]] Vector<T> at(std::size_t i, std::size_t n) const {
+    return same ? Vector<T>(*data) : load(data + i, n - i);
+  }
+};
+
+/// out[i] = f(in[0][i], in[1][i], ...) for i < n.
 template <class T>
-[[gnu::always_inline]] inline void store_as(T* p, T value) {
-  *p = value;
-}
-template <class T>
-[[gnu::always_inline]] inline void store_as(T* p, Vector<T> value) {
-  value.store_unaligned(p);
+using MapKernel = void (*)(const void* f, T* out, const Operand<T>* in, std::size_t n);
+
+template <class T, class F, std::size_t Inputs>
+void map_kernel(const void* context, T* out, const Operand<T>* in, std::size_t n) {
+  const F& f = *static_cast<const F*>(context);
+  for (std::size_t i = 0; i < n; i += width<T>)
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      store(out + i, Vector<T>(f(in[I].at(i, n)...)), n - i);
+    }(std::make_index_sequence<Inputs>());
 }
 
 namespace detail {
 
-// An operand at one feature of one panel: lanes to load, or one value for all of them. With one sample (one lane) the
-// features are contiguous in both kinds, and the loops run over features instead.
+/// An argument of map: panels, or one value a feature.
 template <class T>
-struct Lanes {
+struct Source {
   const T* data;
-  template <class V>
-  [[gnu::always_inline]] V at(std::size_t lane) const {
-    return load_as<V>(data + lane);
-  }
-};
-template <class T>
-struct Same {
-  T value;
-  template <class V>
-  [[gnu::always_inline]] V at(std::size_t) const {
-    return V(value);
+  bool per_feature;
+
+  Source(Panels<T> p) : data(p.data), per_feature(false) {}
+  Source(Panels<const T> p) : data(p.data), per_feature(false) {}
+  Source(Features<T> v) : data(v.data), per_feature(true) {}
+  Source(Features<const T> v) : data(v.data), per_feature(true) {}
+
+  /// The run of lanes at row `row` = panel * features + feature.
+  Operand<T> row(std::size_t row, std::size_t features, std::size_t lanes) const {
+    if (per_feature) return {data + row % features, true};
+    return {data + row * lanes, false};
   }
 };
 
+inline constexpr std::size_t max_inputs = 4;
+
 template <class T>
-Lanes<std::remove_const_t<T>> operand(Panels<T> p, std::size_t panel, std::size_t feature) {
-  return {p.panel(panel) + feature * p.lanes};
+void map_rows(MapKernel<T> kernel, const void* f, Panels<T> out, std::span<const Source<T>> in) {
+  if (out.batch == 0) return;
+  bool flat = true;
+  for (const Source<T>& source : in) flat = flat && !source.per_feature;
+  const bool single = out.lanes == 1 && out.batch == 1;  // then the features are contiguous, whatever the operand
+  const std::size_t rows = single ? 1 : out.panels() * out.features, lanes = single ? out.features : out.lanes;
+  parallel_for(rows, static_cast<double>(lanes), [&](std::size_t begin, std::size_t end) {
+    Operand<T> operands[max_inputs];
+    if (flat || single) {
+      for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data + begin * lanes, false};
+      kernel(f, out.data + begin * lanes, operands, (end - begin) * lanes);
+      return;
+    }
+    for (std::size_t row = begin; row < end; ++row) {
+      for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row, out.features, lanes);
+      kernel(f, out.data + row * lanes, operands, lanes);
+    }
+  });
 }
+
+/// The same, with sums over the samples for each feature; without `out` only the sums.
 template <class T>
-Same<std::remove_const_t<T>> operand(Features<T> v, std::size_t, std::size_t feature) {
-  return {v.data[feature]};
-}
-template <class T>
-const T* first_of(Panels<T> p) {
-  return p.data;
-}
-template <class T>
-const T* first_of(Features<T> v) {
-  return v.data;
+void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out, Features<T> sums, std::span<const Source<T>> in) {
+  if (shape.lanes == 1 && shape.batch == 1) {
+    Operand<T> operands[max_inputs];
+    for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data, false};
+    kernel(f, sums.data, operands, sums.size);
+    if (out != nullptr) std::copy(sums.data, sums.data + sums.size, out);
+    return;
+  }
+  parallel_for(sums.size, static_cast<double>(shape.batch), [&](std::size_t begin, std::size_t end) {
+    Operand<T> operands[max_inputs];
+    T buffer[4 * cache_line / sizeof(T)];
+    for (std::size_t feature = begin; feature < end; ++feature) {
+      Vector<T> total(T(0));
+      for (std::size_t panel = 0; panel < shape.panels(); ++panel) {
+        const std::size_t row = panel * shape.features + feature;
+        T* const to = out != nullptr ? out + row * shape.lanes : buffer;
+        for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row, shape.features, shape.lanes);
+        kernel(f, to, operands, shape.lanes);
+        const std::size_t live = shape.live(panel);
+        for (std::size_t lane = 0; lane < live; lane += width<T>) total += load(to + lane, live - lane);
+      }
+      sums.data[feature] = sum<T>(total);
+    }
+  });
 }
 
 }  // namespace detail
 
 template <class F, class T, class... In>
 void map(const F& f, Panels<T> out, const In&... in) {
-  if (out.batch == 0) return;
-  if (out.lanes == 1 && out.batch == 1) {
-    for_each_vector<T>(out.features, [&]<class V>(std::size_t i, std::type_identity<V>) {
-      store_as(out.data + i, V(f(load_as<V>(detail::first_of(in) + i)...)));
-    });
-    return;
-  }
-  parallel_for(out.panels() * out.features, static_cast<double>(out.lanes), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) {
-      const std::size_t panel = i / out.features, feature = i % out.features;
-      T* const to = out.panel(panel) + feature * out.lanes;
-      const auto row = [&](const auto&... operands) {
-        for_each_vector<T>(out.lanes, [&]<class V>(std::size_t lane, std::type_identity<V>) {
-          store_as(to + lane, V(f(operands.template at<V>(lane)...)));
-        });
-      };
-      row(detail::operand(in, panel, feature)...);
-    }
-  });
+  static_assert(sizeof...(In) <= detail::max_inputs);
+  const detail::Source<T> sources[] = {detail::Source<T>(in)...};
+  detail::map_rows<T>(&map_kernel<T, F, sizeof...(In)>, &f, out, sources);
 }
 
-/// sums[i] = sum over the samples of f(in...) at feature i; f's results go to `out` where there is one.
+/// sums[i] = sum over the samples of f(in...) at feature i; f's results go to `out` where there is one. The first input
+/// has to be panels.
 template <class F, class T, class First, class... In>
-void reduce(const F& f, Panels<T> out, Features<T> sums, const First& first, const In&... in) {
-  if (first.lanes == 1 && first.batch == 1) {
-    for_each_vector<T>(sums.size, [&]<class V>(std::size_t i, std::type_identity<V>) {
-      const V value(f(load_as<V>(detail::first_of(first) + i), load_as<V>(detail::first_of(in) + i)...));
-      if (out) store_as(out.data + i, value);
-      store_as(sums.data + i, value);
+void map_sum(const F& f, T* out, Features<T> sums, const First& first, const In&... in) {
+  static_assert(sizeof...(In) < detail::max_inputs);
+  const detail::Source<T> sources[] = {detail::Source<T>(first), detail::Source<T>(in)...};
+  detail::sum_rows<T>(&map_kernel<T, F, sizeof...(In) + 1>, &f, Panels<const T>(first), out, sums, sources);
+}
+
+/// One step of an optimizer's rule for a run of n weights; the gradient is scale * gradient[i].
+template <class T>
+using UpdateKernel = void (*)(const void* rule, T* weight, T* const* slots, const T* gradient, T scale, std::size_t n);
+
+template <class T, class F, std::size_t Slots>
+void update_kernel(const void* context, T* weight, T* const* slots, const T* gradient, T scale, std::size_t n) {
+  const F& rule = *static_cast<const F*>(context);
+  const Vector<T> factor(scale);
+  for (std::size_t i = 0; i < n; i += width<T>) {
+    Vector<T> w = load(weight + i, n - i);
+    std::array<Vector<T>, Slots> state;
+    unroll<Slots>([&](auto s) { state[s] = load(slots[s] + i, n - i); });
+    rule(w, Vector<T>(factor * load(gradient + i, n - i)), state);
+    store(weight + i, w, n - i);
+    unroll<Slots>([&](auto s) { store(slots[s] + i, state[s], n - i); });
+  }
+}
+
+/// Runs a rule over a parameter, `left` being null for a stored gradient, else for the outer product left * gradient.
+template <class T, std::size_t Slots>
+void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* left, const T* gradient) {
+  const Matrix<T>& m = parameter.value;
+  const auto run = [&](std::size_t offset, const T* g, T scale, std::size_t n) {
+    std::array<T*, Slots + 1> slots{};
+    for (std::size_t s = 0; s < Slots; ++s) slots[s] = parameter.slots[s] + offset;
+    kernel(rule, m.data + offset, slots.data(), g, scale, n);
+  };
+  if (left != nullptr) {
+    parallel_for(m.rows, 2.0 * static_cast<double>(m.columns), [&](std::size_t begin, std::size_t end) {
+      for (std::size_t r = begin; r < end; ++r) run(r * m.stride, gradient, left[r], m.columns);
     });
     return;
   }
-  parallel_for(sums.size, static_cast<double>(first.batch), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) {
-      Vector<T> total(T(0));
-      T rest(0);
-      for (std::size_t panel = 0; panel < first.panels(); ++panel) {
-        const std::size_t live = first.live(panel);
-        const auto row = [&](const auto&... operands) {
-          std::size_t lane = 0;
-          for (; lane < first.lanes; lane += width<T>) {
-            if (lane + width<T> > first.lanes) break;
-            const Vector<T> value(f(operands.template at<Vector<T>>(lane)...));
-            if (out) store(out.panel(panel) + i * out.lanes + lane, value);
-            if (lane + width<T> <= live) {
-              total += value;
-            } else if (lane < live) {
-              T lanes[width<T>];
-              store(lanes, value);
-              for (std::size_t l = 0; l < live - lane; ++l) rest += lanes[l];
-            }
-          }
-          for (; lane < first.lanes; ++lane) {
-            const T value(f(operands.template at<T>(lane)...));
-            if (out) out.panel(panel)[i * out.lanes + lane] = value;
-            if (lane < live) rest += value;
-          }
-        };
-        row(detail::operand(first, panel, i), detail::operand(in, panel, i)...);
-      }
-      sums.data[i] = sum<T>(total) + rest;
-    }
-  });
-}
-
-/// One pass over a parameter: gradient_at(i, V) gives the gradient at element i of row r.
-template <class F, class T, std::size_t Slots, class Gradient>
-[[gnu::always_inline]] inline void update_range(const F& f, const Updated<T, Slots>& parameter, std::size_t begin,
-                                                std::size_t size, const Gradient& gradient_at) {
-  T* const value = parameter.value.data + begin;
-  std::array<T*, Slots> slots;
-  for (std::size_t s = 0; s < Slots; ++s) slots[s] = parameter.slots[s] + begin;
-  for_each_vector<T>(size, [&]<class V>(std::size_t i, std::type_identity<V> type) {
-    V weight = load_as<V>(value + i);
-    std::array<V, Slots> state;
-    unroll<Slots>([&](auto s) { state[s] = load_as<V>(slots[s] + i); });
-    f(weight, gradient_at(i, type), state);
-    store_as(value + i, weight);
-    unroll<Slots>([&](auto s) { store_as(slots[s] + i, state[s]); });
-  });
-}
-
-template <class F, class T, std::size_t Slots>
-void update(const F& f, const Updated<T, Slots>& parameter, const T* gradient) {
   constexpr std::size_t chunk = 1024;
-  const std::size_t size = parameter.value.rows * parameter.value.stride;  // the padding takes part: it is zero
+  const std::size_t size = m.rows * m.stride;  // the padding takes part: it is zero
   parallel_for((size + chunk - 1) / chunk, 2.0 * chunk, [&](std::size_t begin, std::size_t end) {
-    const std::size_t first = begin * chunk, last = std::min(end * chunk, size);
-    update_range(f, parameter, first, last - first,
-                 [&]<class V>(std::size_t i, std::type_identity<V>) { return load_as<V>(gradient + first + i); });
-  });
-}
-
-template <class F, class T, std::size_t Slots>
-void update_outer(const F& f, const Updated<T, Slots>& parameter, const T* left, const T* right) {
-  const Matrix<T>& m = parameter.value;
-  parallel_for(m.rows, 2.0 * static_cast<double>(m.columns), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t r = begin; r < end; ++r)
-      update_range(f, parameter, r * m.stride, m.columns, [&]<class V>(std::size_t i, std::type_identity<V>) {
-        return V(left[r]) * load_as<V>(right + i);
-      });
+    const std::size_t first = begin * chunk;
+    run(first, gradient + first, T(1), std::min(end * chunk, size) - first);
   });
 }
 
 template <class T>
-double squared_norm(const Matrix<T>& m) {
+[[gnu::noinline]] double squared_norm(const Matrix<T>& m) {
   double total = 0;
   for (std::size_t r = 0; r < m.rows; ++r) {
     Vector<T> squares(T(0));
-    T rest(0);
-    for_each_vector<T>(m.columns, [&]<class V>(std::size_t i, std::type_identity<V>) {
-      const V v = load_as<V>(m.row(r) + i);
-      if constexpr (std::is_same_v<V, T>)
-        rest += v * v;
-      else
-        squares = xsimd::fma(v, v, squares);
-    });
-    total += static_cast<double>(sum<T>(squares) + rest);
+    for (std::size_t i = 0; i < m.columns; i += width<T>) {
+      const Vector<T> v = load(m.row(r) + i, m.columns - i);
+      squares = xsimd::fma(v, v, squares);
+    }
+    total += static_cast<double>(sum<T>(squares));
   }
   return total;
 }

@@ -27,17 +27,6 @@ void rows_to_lanes(const T* const (&rows)[width<T>], std::size_t features, T* la
     for (std::size_t s = 0; s < w; ++s) lanes[f * stride + s] = rows[s][f];
 }
 
-/// One sample's values as T, from an array of any type and strides.
-template <class T, class S>
-void convert_sample(const ArrayView& array, const S* sample, std::size_t first, std::size_t count, T* to) {
-  if (array.shape().rank() <= 2) {
-    const std::ptrdiff_t stride = array.shape().rank() == 2 ? array.stride(1) : 1;
-    for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(sample[static_cast<std::ptrdiff_t>(first + f) * stride]);
-  } else {
-    for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(sample[array.offset_of_feature(first + f)]);
-  }
-}
-
 }  // namespace detail
 
 /// Samples of any array into panels and, where `copy` is given, into rows. Unused lanes repeat the last sample, so that
@@ -48,9 +37,7 @@ void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
   const ArrayView& array = *rows.array;
   const std::size_t features = out.features;
   if (out.lanes == 1) {
-    array.visit([&](const auto* source) {
-      detail::convert_sample(array, source + static_cast<std::ptrdiff_t>(rows[0]) * array.stride(0), 0, features, out.data);
-    });
+    array.read(rows[0], 0, features, out.data);
     if (copy) std::memcpy(copy.data, out.data, features * sizeof(T));
     return;
   }
@@ -92,10 +79,7 @@ void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
       for (std::size_t f = 0; f < features; f += block) {
         const std::size_t count = std::min(block, features - f);
         for (std::size_t s = 0; s < w; ++s) {
-          array.visit([&](const auto* source) {
-            detail::convert_sample(array, source + static_cast<std::ptrdiff_t>(rows[sample(s)]) * array.stride(0), f, count,
-                                   buffer[s]);
-          });
+          array.read(rows[sample(s)], f, count, buffer[s]);
           if (copy && first + s < rows.count) std::memcpy(copy.row(first + s) + f, buffer[s], count * sizeof(T));
         }
         detail::rows_to_lanes(sources, count, lanes + f * out.lanes, out.lanes);

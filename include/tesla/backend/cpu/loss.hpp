@@ -1,4 +1,4 @@
-// Softmax and losses: vertical operations, each lane a sample. One lane (a batch of one) runs the same code on scalars.
+// Softmax and losses: vertical operations, each lane a sample.
 #pragma once
 
 #include <tesla/backend/cpu/elementwise.hpp>
@@ -9,27 +9,23 @@ namespace tesla::inline TESLA_TARGET::backend::cpu {
 
 namespace detail {
 
-/// Calls body(panel, lane, V) for every vector of lanes, or for the one lane of a batch of one.
+/// Calls body(panel, lane, n) for every vector of lanes, n of them being there.
 template <class T, class Body>
 void for_each_lane(Panels<const T> in, double cost, const Body& body) {
-  if (in.batch == 0) return;
-  if (in.lanes == 1) {
-    body(std::size_t{0}, std::size_t{0}, std::type_identity<T>());
-    return;
-  }
-  const std::size_t vectors = in.lanes / width<T>;
+  const std::size_t vectors = (in.lanes + width<T> - 1) / width<T>;
   parallel_for(in.panels() * vectors, cost * static_cast<double>(width<T>), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i)
-      body(i / vectors, i % vectors * width<T>, std::type_identity<Vector<T>>());
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t lane = i % vectors * width<T>;
+      body(i / vectors, lane, in.lanes - lane);
+    }
   });
 }
 
-/// The largest of n values, `stride` apart.
-template <class V, class T>
-V largest_of(const T* in, std::size_t n, std::size_t stride) {
-  using math::max;
-  V largest = load_as<V>(in);
-  for (std::size_t i = 1; i < n; ++i) largest = max(largest, load_as<V>(in + i * stride));
+/// The largest of `count` values, `stride` apart; n lanes of them.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> largest_of(const T* in, std::size_t count, std::size_t stride, std::size_t n) {
+  Vector<T> largest = load(in, n);
+  for (std::size_t i = 1; i < count; ++i) largest = xsimd::max(largest, load(in + i * stride, n));
   return largest;
 }
 
@@ -37,24 +33,23 @@ V largest_of(const T* in, std::size_t n, std::size_t stride) {
 
 template <class T>
 void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarithm) {
-  using math::exp, math::log;
-  detail::for_each_lane(in, 10.0 * static_cast<double>(in.features), [&]<class V>(std::size_t panel, std::size_t lane,
-                                                                                  std::type_identity<V>) {
+  using V = Vector<T>;
+  detail::for_each_lane(in, 10.0 * static_cast<double>(in.features), [&](std::size_t panel, std::size_t lane, std::size_t n) {
     const std::size_t stride = in.lanes;
     for (std::size_t first = 0; first < in.features; first += group) {
       const T* x = in.panel(panel) + first * stride + lane;
       T* const y = out.panel(panel) + first * stride + lane;
-      const V largest = detail::largest_of<V>(x, group, stride);
+      const V largest = detail::largest_of(x, group, stride, n);
       V total(T(0));
-      for (std::size_t i = 0; i < group; ++i) {
-        const V shifted = load_as<V>(x + i * stride) - largest, e = exp(shifted);
+      for (std::size_t i = 0; i < group * stride; i += stride) {
+        const V shifted = load(x + i, n) - largest, e = exp(shifted);
         total += e;
-        store_as(y + i * stride, logarithm ? shifted : e);
+        store(y + i, logarithm ? shifted : e, n);
       }
-      const V last = logarithm ? V(log(total)) : V(T(1)) / total;
-      for (std::size_t i = 0; i < group; ++i) {
-        const V value = load_as<V>(y + i * stride);
-        store_as(y + i * stride, logarithm ? value - last : value * last);
+      const V last = logarithm ? log(total) : V(T(1)) / total;
+      for (std::size_t i = 0; i < group * stride; i += stride) {
+        const V value = load(y + i, n);
+        store(y + i, logarithm ? value - last : value * last, n);
       }
     }
   });
@@ -62,9 +57,8 @@ void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarith
 
 template <class T>
 void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::size_t group, bool logarithm) {
-  using math::exp;
-  detail::for_each_lane(y, 4.0 * static_cast<double>(y.features), [&]<class V>(std::size_t panel, std::size_t lane,
-                                                                               std::type_identity<V>) {
+  using V = Vector<T>;
+  detail::for_each_lane(y, 4.0 * static_cast<double>(y.features), [&](std::size_t panel, std::size_t lane, std::size_t n) {
     const std::size_t stride = y.lanes;
     for (std::size_t first = 0; first < y.features; first += group) {
       const std::size_t offset = first * stride + lane;
@@ -72,12 +66,12 @@ void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::
       T* const result = dx.panel(panel) + offset;
       V total(T(0));
       for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V d = load_as<V>(slope + i);
-        total += logarithm ? d : d * load_as<V>(value + i);
+        const V d = load(slope + i, n);
+        total += logarithm ? d : d * load(value + i, n);
       }
       for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V v = load_as<V>(value + i), d = load_as<V>(slope + i);
-        store_as(result + i, logarithm ? d - V(exp(v)) * total : (d - total) * v);
+        const V v = load(value + i, n), d = load(slope + i, n);
+        store(result + i, logarithm ? d - exp(v) * total : (d - total) * v, n);
       }
     }
   });
@@ -86,100 +80,94 @@ void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::
 /// Softmax and cross-entropy in one, from logits; the largest logit is taken off first, so nothing overflows.
 template <class T>
 double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights, Panels<T> gradient) {
-  using math::exp, math::log;
-  constexpr std::size_t w = width<T>;
-  const std::size_t stride = logits.lanes, n = logits.features;
+  using V = Vector<T>;
+  const std::size_t stride = logits.lanes, end = logits.features * stride;
   double loss = 0;
-  const auto column = [&]<class V>(std::size_t panel, std::size_t lane, std::type_identity<V>) {
-    constexpr std::size_t samples = std::is_same_v<V, T> ? 1 : w;
-    const std::size_t first = panel * stride + lane;
-    if (first >= logits.batch && !gradient) return;
+  // Little work, and a sum in a fixed order: one thread.
+  for (std::size_t first = 0; first < logits.panels() * stride; first += std::min(stride, width<T>)) {
+    const std::size_t panel = first / stride, lane = first % stride, n = stride - lane;
     const T* x = logits.panel(panel) + lane;
     T* const dx = gradient ? gradient.panel(panel) + lane : nullptr;
     const T* wanted = target.labels != nullptr ? nullptr : target.values.panel(panel) + lane;
-    const V largest = detail::largest_of<V>(x, n, stride), weight = load_as<V>(weights + first);
-    V total(T(0)), mass(T(1)), dot(T(0));
-    if (wanted != nullptr) mass = V(T(0));
-    for (std::size_t i = 0; i < n * stride; i += stride) {
-      const V shifted = load_as<V>(x + i) - largest, e = exp(shifted);
+    const V largest = detail::largest_of(x, logits.features, stride, n), weight = load(weights + first, n);
+    V total(T(0)), mass(T(wanted == nullptr ? 1 : 0)), dot(T(0));
+    for (std::size_t i = 0; i < end; i += stride) {
+      const V shifted = load(x + i, n) - largest, e = exp(shifted);
       total += e;
-      if (dx != nullptr) store_as(dx + i, e);
+      if (dx != nullptr) store(dx + i, e, n);
       if (wanted != nullptr) {
-        const V t = load_as<V>(wanted + i);
+        const V t = load(wanted + i, n);
         mass += t;
-        dot += t * shifted;
+        dot = xsimd::fma(t, shifted, dot);
       }
     }
     if (dx != nullptr) {
       const V scale = weight * mass / total;
-      for (std::size_t i = 0; i < n * stride; i += stride) {
-        V d = load_as<V>(dx + i) * scale;
-        if (wanted != nullptr) d -= weight * load_as<V>(wanted + i);
-        store_as(dx + i, d);
+      for (std::size_t i = 0; i < end; i += stride) {
+        V d = load(dx + i, n) * scale;
+        if (wanted != nullptr) d -= weight * load(wanted + i, n);
+        store(dx + i, d, n);
       }
     }
-    alignas(cache_line) T logs[samples], tops[samples];
-    const V value = V(log(total)) * mass - dot;
-    store_as(logs, value);
-    store_as(tops, largest);
-    for (std::size_t s = 0; s < samples && first + s < logits.batch; ++s) {
-      T own = logs[s];
+    alignas(cache_line) T costs[width<T>], tops[width<T>];
+    store(costs, log(total) * mass - dot);
+    store(tops, largest);
+    for (std::size_t s = 0; s < std::min(n, width<T>) && first + s < logits.batch; ++s) {
+      T cost = costs[s];
       if (target.labels != nullptr) {
         const std::size_t at = static_cast<std::size_t>(target.labels[first + s]) * stride + s;
-        own -= x[at] - tops[s];
+        cost -= x[at] - tops[s];
         if (dx != nullptr) dx[at] -= weights[first + s];
       }
-      loss += static_cast<double>(weights[first + s]) * static_cast<double>(own);
+      loss += static_cast<double>(weights[first + s]) * static_cast<double>(cost);
     }
-  };
-  if (logits.lanes == 1) {
-    column(0, 0, std::type_identity<T>());
-  } else {
-    for (std::size_t first = 0; first < logits.panels() * stride; first += w)
-      column(first / stride, first % stride, std::type_identity<Vector<T>>());
   }
   return loss;
 }
 
-/// A loss that is a sum over features of f(y, target), f being run on dual numbers for its derivative.
-template <class F, class T>
-double elementwise_loss(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
-  constexpr std::size_t chunks = 64;  // partial sums, by shape and never by thread
-  std::array<double, chunks> partial{};
+/// Costs and gradients of a run of n values, both times the weights; the gradient may be null.
+template <class T>
+using LossKernel = void (*)(const void* f, const Operand<T>* y_target_weight, T* cost, T* gradient, std::size_t n);
+
+template <class T, class F>
+void loss_kernel(const void* context, const Operand<T>* in, T* cost, T* gradient, std::size_t n) {
+  const F& f = *static_cast<const F*>(context);
+  using V = Vector<T>;
+  for (std::size_t i = 0; i < n; i += width<T>) {
+    const V weight = in[2].at(i, n);
+    const math::Dual<V> result = f(math::Dual<V>(in[0].at(i, n), V(T(1))), math::Dual<V>(in[1].at(i, n), V(T(0))));
+    store(cost + i, V(weight * result.value), n - i);
+    if (gradient != nullptr) store(gradient + i, V(weight * result.slope), n - i);
+  }
+}
+
+/// A loss that is a sum over features of f(y, target). Each sample's costs are added up in the order of the features,
+/// then the samples'.
+template <class T>
+double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+  constexpr std::size_t chunks = 64, run = 4 * cache_line / sizeof(T);
+  std::array<double, chunks> partial{};  // by shape and never by thread
   if (y.batch == 0) return 0;
   const bool single = y.lanes == 1;
-  const std::size_t w = single ? 1 : width<T>, vectors = y.panels() * (y.lanes / w);
-  parallel_for(std::min(chunks, vectors), static_cast<double>(8 * y.size()) / static_cast<double>(std::min(chunks, vectors)),
-               [&](std::size_t begin, std::size_t end) {
-                 for (std::size_t chunk = begin; chunk < end; ++chunk) {
-                   const std::size_t n = std::min(chunks, vectors);
-                   for (std::size_t i = vectors * chunk / n; i < vectors * (chunk + 1) / n; ++i) {
-                     const std::size_t panel = i * w / y.lanes, lane = i * w % y.lanes;
-                     const auto column = [&]<class V>(std::type_identity<V>) {
-                       const V weight = load_as<V>(weights + panel * y.lanes + lane), zero(T(0)), one(T(1));
-                       V loss = zero;
-                       for (std::size_t at = lane; at < y.features * y.lanes; at += y.lanes) {
-                         const math::Dual<V> l = f(math::Dual<V>(load_as<V>(y.panel(panel) + at), one),
-                                                   math::Dual<V>(load_as<V>(target.panel(panel) + at), zero));
-                         loss += l.value;
-                         if (gradient) store_as(gradient.panel(panel) + at, V(weight * l.slope));
-                       }
-                       if constexpr (std::is_same_v<V, T>) {
-                         partial[chunk] += static_cast<double>(weight) * static_cast<double>(loss);
-                       } else {
-                         T lanes[width<T>];
-                         store(lanes, loss);
-                         for (std::size_t s = 0; s < width<T> && panel * y.lanes + lane + s < y.batch; ++s)
-                           partial[chunk] += static_cast<double>(weights[panel * y.lanes + lane + s]) * static_cast<double>(lanes[s]);
-                       }
-                     };
-                     if (single)
-                       column(std::type_identity<T>());
-                     else
-                       column(std::type_identity<Vector<T>>());
-                   }
-                 }
-               });
+  // Rows of lanes; of a single sample, runs of features.
+  const std::size_t rows = single ? (y.features + run - 1) / run : y.panels() * y.features;
+  const std::size_t pieces = std::min(chunks, single ? rows : y.panels());
+  parallel_for(pieces, static_cast<double>(8 * y.size()) / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
+    for (std::size_t piece = begin; piece < end; ++piece) {
+      const std::size_t first = single ? rows * piece / pieces : y.panels() * piece / pieces * y.features;
+      const std::size_t last = single ? rows * (piece + 1) / pieces : y.panels() * (piece + 1) / pieces * y.features;
+      for (std::size_t row = first; row < last; ++row) {
+        const std::size_t panel = row / y.features, at = single ? row * run : row * y.lanes;
+        const std::size_t n = single ? std::min(run, y.features - at) : y.lanes, live = single ? n : y.live(panel);
+        const Operand<T> in[] = {{y.data + at}, {target.data + at}, {single ? weights : weights + panel * y.lanes, single}};
+        T cost[run];
+        kernel(f, in, cost, gradient ? gradient.data + at : nullptr, n);
+        double total = 0;
+        for (std::size_t i = 0; i < live; ++i) total += static_cast<double>(cost[i]);
+        partial[piece] += total;
+      }
+    }
+  });
   double total = 0;
   for (const double value : partial) total += value;
   return total;

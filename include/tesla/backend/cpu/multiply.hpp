@@ -45,7 +45,7 @@ void dot_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begi
   std::size_t r = begin;
   for (; r + rows_at_once <= end; r += rows_at_once) rows(r, std::integral_constant<std::size_t, rows_at_once>());
   for (; r < end; ++r) rows(r, std::integral_constant<std::size_t, 1>());
-  if (epilogue.apply != nullptr) epilogue.apply(epilogue.context, p.c + begin, end - begin);
+  if (epilogue) epilogue(p.c + begin, end - begin);
 }
 
 /// One column of a transposed A (a_row = 1): sums of rows, the lanes being C's rows, kept in registers over the depth.
@@ -75,7 +75,7 @@ void sum_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begi
     for (std::size_t k = 0; k < p.depth; ++k) total += p.b[k] * p.a[static_cast<std::ptrdiff_t>(k) * p.a_depth + static_cast<std::ptrdiff_t>(r)];
     p.c[r] = total;
   }
-  if (epilogue.apply != nullptr) epilogue.apply(epilogue.context, p.c + begin, end - begin);
+  if (epilogue) epilogue(p.c + begin, end - begin);
 }
 
 /// The columns of a product cut into blocks of at most max_vectors vectors, over all items.
@@ -97,7 +97,7 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   const std::size_t rounds = p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
 
   // Rows are cut evenly, not into full tiles and a thin rest.
-  const std::size_t tallest = max_rows(std::min(max_vectors, blocks.width / w));
+  const std::size_t tallest = max_rows(blocks.width / w);
   const std::size_t row_tiles = (p.rows + tallest - 1) / tallest;
   const auto row_begin = [&](std::size_t i) { return p.rows * i / row_tiles; };
 
@@ -127,13 +127,16 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
         const std::size_t first = i / row_tiles * group, last = std::min(first + group, blocks.size());
         for (std::size_t block = first; block < last; ++block) {
           const std::size_t item = block / blocks.per_item(), column = block % blocks.per_item() * blocks.width;
-          const std::size_t columns = std::min((item + 1 == p.count ? last_columns : p.columns) - column, blocks.width);
+          std::size_t vectors = std::min((item + 1 == p.count ? last_columns : p.columns) - column, blocks.width) / w;
           const auto offset = static_cast<std::ptrdiff_t>(item), row = static_cast<std::ptrdiff_t>(r0);
           t.a = p.a + offset * p.a_item + row * p.a_row + depth_offset * p.a_depth;
           t.b = p.b + offset * p.b_item + depth_offset * p.b_depth + column;
           t.c = p.c + offset * p.c_item + row * p.c_row + column;
-          // Fewer vectors than the block is wide allow taller tiles, never shorter ones, so r1 - r0 fits.
-          tile_function<T>(r1 - r0, columns / w)(t);
+          while (vectors > 0) {
+            const std::size_t now = tile_vectors(vectors);
+            tile_function<T>(r1 - r0, now)(t);
+            t.b += now * w, t.c += now * w, vectors -= now;
+          }
         }
       }
     }

@@ -1,18 +1,24 @@
 // The micro-kernel: one tile of a product, held in registers.
 #pragma once
 
-#include <tesla/backend/cpu/vector.hpp>
+#include <tesla/backend/cpu/elementwise.hpp>
 #include <tesla/backend/product.hpp>
 
 #include <array>
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
-/// What happens to a finished tile while it is still in the first-level cache: `apply(context, row, n)` for each row.
+/// What happens to a finished tile while it is still in the first-level cache: a kernel over each of its rows.
 template <class T>
 struct Epilogue {
-  void (*apply)(const void* context, T* row, std::size_t n) = nullptr;
+  MapKernel<T> kernel = nullptr;
   const void* context = nullptr;
+
+  void operator()(T* row, std::size_t n) const {
+    const Operand<T> in{row};
+    kernel(context, row, &in, n);
+  }
+  explicit operator bool() const { return kernel != nullptr; }
 };
 
 /// One tile: where it starts in the operands, and the part of the depth to sum.
@@ -52,10 +58,7 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     const std::size_t depth = segment + 1 == t.segments ? t.last_depth : t.depth;
     for (std::size_t k = 0; k < depth; ++k, a += a_depth, b += b_depth) {
       Vector<T> columns[Vectors];
-      unroll<Vectors>([&](auto v) {
-        columns[v] = load(b + v * w);
-        keep_in_register<T>(columns[v]);
-      });
+      unroll<Vectors>([&](auto v) { columns[v] = load_to_register(b + v * w); });
       unroll<Rows>([&](auto r) {
         const Vector<T> weight(a[std::ptrdiff_t(r) * a_row]);
         unroll<Vectors>([&](auto v) { sums[r][v] = xsimd::fma(weight, columns[v], sums[r][v]); });
@@ -70,9 +73,8 @@ template <class T, std::size_t Rows, std::size_t Vectors>
   unroll<Rows>([&](auto r) {
     unroll<Vectors>([&](auto v) { store(c + std::ptrdiff_t(r) * c_row + v * w, sums[r][v]); });
   });
-  if (t.epilogue.apply != nullptr)
-    for (std::size_t r = 0; r < Rows; ++r)
-      t.epilogue.apply(t.epilogue.context, c + static_cast<std::ptrdiff_t>(r) * c_row, Vectors * w);
+  if (t.epilogue)
+    for (std::size_t r = 0; r < Rows; ++r) t.epilogue(c + static_cast<std::ptrdiff_t>(r) * c_row, Vectors * w);
 }
 
 template <class T>
@@ -81,10 +83,9 @@ using TileFunction = void (*)(const TileArguments<T>&);
 /// Vectors beside each other in the widest tile.
 inline constexpr std::size_t max_vectors = registers == 32 ? 4 : 2;
 
-/// Rows of the tallest tile of so many vectors: accumulators, the loaded vectors and a broadcast fit the registers.
-constexpr std::size_t max_rows(std::size_t vectors) {
-  return registers == 32 ? (vectors == 4 ? 6 : vectors == 3 ? 8 : 12) : (vectors == 2 ? 6 : 12);
-}
+/// Rows of the tallest tile of so many vectors: accumulators, the loaded vectors and a broadcast fit the registers, and
+/// there are enough accumulators to hide the latency of a multiply-add.
+constexpr std::size_t max_rows(std::size_t vectors) { return vectors == 1 ? 8 : 6; }
 
 namespace detail {
 template <class T, std::size_t Vectors, std::size_t... R>
@@ -95,18 +96,17 @@ template <class T, std::size_t Vectors>
 inline constexpr auto tiles_of = tiles<T, Vectors>(std::make_index_sequence<max_rows(Vectors)>());
 }  // namespace detail
 
+/// The tile of so many rows and 1, 2 or 4 vectors.
 template <class T>
 TileFunction<T> tile_function(std::size_t rows, std::size_t vectors) {
-  switch (vectors) {
-    case 1: return detail::tiles_of<T, 1>[rows - 1];
-    case 2: return detail::tiles_of<T, 2>[rows - 1];
-    case 3:
-      if constexpr (max_vectors >= 3) return detail::tiles_of<T, 3>[rows - 1];
-      [[fallthrough]];
-    default:
-      if constexpr (max_vectors >= 4) return detail::tiles_of<T, 4>[rows - 1];
-      return nullptr;
-  }
+  if constexpr (max_vectors == 4)
+    if (vectors == 4) return detail::tiles_of<T, 4>[rows - 1];
+  return vectors == 2 ? detail::tiles_of<T, 2>[rows - 1] : detail::tiles_of<T, 1>[rows - 1];
+}
+
+/// The widest tile for so many vectors.
+constexpr std::size_t tile_vectors(std::size_t vectors) {
+  return vectors >= 4 && max_vectors == 4 ? 4 : vectors >= 2 ? 2 : 1;
 }
 
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu

@@ -39,14 +39,42 @@ template <class T>
   v.store_unaligned(p);
 }
 
-/// The vector stays in a register from here on; otherwise g++ folds the load into every use of it.
+namespace detail {
 template <class T>
-[[gnu::always_inline]] inline void keep_in_register(Vector<T>& v) {
+[[gnu::noinline]] Vector<T> load_part(const T* p, std::size_t n) {
+  alignas(cache_line) T lanes[width<T>] = {};
+  for (std::size_t i = 0; i < n; ++i) lanes[i] = p[i];
+  return Vector<T>::load_aligned(lanes);
+}
+template <class T>
+[[gnu::noinline]] void store_part(T* p, Vector<T> v, std::size_t n) {
+  alignas(cache_line) T lanes[width<T>];
+  v.store_aligned(lanes);
+  for (std::size_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+}  // namespace detail
+
+/// At most n elements; the other lanes are zero.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load(const T* p, std::size_t n) {
+  return n >= width<T> ? load(p) : detail::load_part(p, n);
+}
+template <class T>
+[[gnu::always_inline]] inline void store(T* p, Vector<T> v, std::size_t n) {
+  if (n >= width<T>)
+    store(p, v);
+  else
+    detail::store_part(p, v, n);
+}
+
+/// A load whose result stays in a register; otherwise g++ folds the load into every use of it.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load_to_register(const T* p) {
+  Vector<T> v = load(p);
 #if defined(__x86_64__) && defined(__GNUC__)
   asm("" : "+v"(v.data));
-#else
-  static_cast<void>(v);
 #endif
+  return v;
 }
 
 namespace detail {

@@ -43,14 +43,11 @@ class Reference {
 
   template <class T>
   void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
-    rows.array->visit([&](const auto* source) {
-      for (std::size_t s = 0; s < rows.count; ++s)
-        for (std::size_t f = 0; f < out.features; ++f) {
-          const auto at = static_cast<std::ptrdiff_t>(rows[s]) * rows.array->stride(0) + rows.array->offset_of_feature(f);
-          out.at(s, f) = static_cast<T>(source[at]);
-          if (copy) copy.row(s)[f] = out.at(s, f);
-        }
-    });
+    for (std::size_t s = 0; s < rows.count; ++s)
+      for (std::size_t f = 0; f < out.features; ++f) {
+        rows.array->read(rows[s], f, 1, &out.at(s, f));
+        if (copy) copy.row(s)[f] = out.at(s, f);
+      }
   }
   template <class T>
   void scatter(Panels<const T> in, T* rows) {

@@ -1,0 +1,95 @@
+// TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling, gathering
+// of batches and accuracy; predictions through predict_into; products through the backend.
+#include <tesla/tesla.hpp>
+
+#include "worker.hpp"
+
+namespace {
+
+class Network {
+ public:
+  explicit Network(const peers::Case& c)
+      : data_(c), batch_(static_cast<std::size_t>(c.batch)), features_(static_cast<std::size_t>(c.sizes.front())) {
+    for (std::size_t i = 1; i < c.sizes.size(); ++i) {
+      const bool last = i + 1 == c.sizes.size();
+      model_.add_layer(tesla::Dense({.units = static_cast<std::size_t>(c.sizes[i]),
+                                     .activation = last ? tesla::linear : tesla::relu,
+                                     .initializer = tesla::init::he_uniform}));
+    }
+    const tesla::loss::SparseCategoricalCrossEntropy loss;
+    if (c.adam)
+      model_.compile(tesla::optim::Adam({.learning_rate = peers::adam_rate}), loss, {tesla::metric::Accuracy()});
+    else
+      model_.compile(tesla::optim::SGD({.learning_rate = peers::sgd_rate, .momentum = peers::momentum}), loss,
+                     {tesla::metric::Accuracy()});
+    model_.build({features_});
+  }
+
+  double step(int steps) {
+    const int epochs = steps / data_.batches, rest = steps % data_.batches;
+    if (epochs > 0) fit(static_cast<std::size_t>(data_.batches) * batch_, static_cast<std::size_t>(epochs));
+    if (rest > 0) fit(static_cast<std::size_t>(rest) * batch_, 1);
+    return loss_;
+  }
+
+  double predict(int steps) {
+    std::vector<float> out(batch_ * model_.network().output_shape().elements());
+    for (int i = 0; i < steps; ++i) {
+      const float* x = &data_.inputs[static_cast<std::size_t>(i % data_.batches) * batch_ * features_];
+      model_.predict_into(tesla::ArrayView(x, {batch_, features_}), out, {.batch_size = batch_});
+    }
+    return static_cast<double>(out[0]);
+  }
+
+ private:
+  void fit(std::size_t samples, std::size_t epochs) {
+    const tesla::ArrayView x(data_.inputs.data(), {samples, features_}), y(data_.labels.data(), {samples});
+    loss_ = model_.fit(x, y, {.epochs = epochs, .batch_size = batch_, .verbose = 0})["loss"].back();
+  }
+
+  peers::Data data_;
+  std::size_t batch_, features_;
+  tesla::Sequential model_;
+  double loss_ = 0;
+};
+
+/// W times X with the columns of X as samples, in panels, as layers have them.
+peers::Run product(const peers::Case& c) {
+  const auto size = [&](int i) { return static_cast<std::size_t>(c.sizes[static_cast<std::size_t>(i)]); };
+  const std::size_t rows = size(0), depth = size(1), columns = size(2), lanes = tesla::backend::Cpu::lanes<float>(columns);
+  if (columns % lanes != 0) return {};
+  const std::size_t stride = tesla::backend::row_stride<float>(depth);
+  struct Operands {
+    tesla::Buffer<float> w, x, y;
+    tesla::backend::Cpu backend;
+    tesla::backend::Product<float> p;
+  };
+  auto o = std::make_shared<Operands>();
+  o->w = tesla::Buffer<float>(rows * stride), o->x = tesla::Buffer<float>(depth * columns);
+  o->y = tesla::Buffer<float>(rows * columns);
+  std::fill(o->w.begin(), o->w.end(), 0.5f), std::fill(o->x.begin(), o->x.end(), 0.25f);
+  const auto signed_size = [](std::size_t n) { return static_cast<std::ptrdiff_t>(n); };
+  o->p.count = columns / lanes, o->p.rows = rows, o->p.depth = depth, o->p.columns = lanes;
+  o->p.a = o->w.data(), o->p.a_row = signed_size(stride), o->p.a_depth = 1;
+  o->p.b = o->x.data(), o->p.b_depth = signed_size(lanes), o->p.b_item = signed_size(depth * lanes);
+  o->p.c = o->y.data(), o->p.c_row = signed_size(lanes), o->p.c_item = signed_size(rows * lanes);
+  return [o](int steps) {
+    for (int i = 0; i < steps; ++i) o->backend.multiply(o->p);
+    return static_cast<double>(o->y[0]);
+  };
+}
+
+peers::Run setup(const peers::Case& c) {
+  if (c.kind == "product") return product(c);
+  auto network = std::make_shared<Network>(c);
+  if (c.kind == "step") return [network](int steps) { return network->step(steps); };
+  if (c.kind == "predict") return [network](int steps) { return network->predict(steps); };
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1) tesla::set_threads(std::atoi(argv[1]));
+  return peers::serve("tesla", tesla::version, setup);
+}

@@ -1,0 +1,121 @@
+// The command line of the MNIST example.
+#pragma once
+
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+struct Options {
+  std::string data, save, load;
+  std::string optimizer = "sgd";
+  std::size_t epochs = 10, batch = 64;
+  double rate = 0;  // 0: what suits the optimizer
+  int threads = 0;
+  std::uint64_t seed = 0;
+  bool recompile = false;  // --optimizer or --rate was given
+  bool help = false;
+};
+
+inline constexpr const char* usage =
+    R"(Trains a network of 784-300-100-10 units to read digits, and tests it.
+
+  --data DIR        the folder with MNIST's four files, plain or .gz (default: digits that the library draws)
+  --epochs N        passes over the training samples, 0 to test only (default: 10)
+  --batch N         samples a step (default: 64)
+  --optimizer NAME  sgd (with Nesterov momentum), adam or adamw (default: sgd)
+  --rate X          the learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)
+  --threads N       threads, 0 for as many as the machine has (default: 0)
+  --seed N          of the first weights and of the shuffling (default: 0)
+  --save FILE       writes the trained model as safetensors
+  --load FILE       goes on from a model that --save wrote
+  --help            shows this
+
+Ctrl-C ends the training after the current step and goes on to the test.
+)";
+
+/// What is wrong with the command line.
+struct BadOption : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+
+/// The whole of a value as a number of at least `least`.
+template <class Number>
+Number number(const std::string& option, std::string_view value, Number least, const char* wanted) {
+  Number result{};
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
+  const bool whole = error == std::errc() && end == value.data() + value.size();
+  if (!whole || !(result >= least && result < 1e300))  // also no NaN, no infinity
+    throw BadOption(option + " takes " + wanted + ", not \"" + std::string(value) + "\"");
+  return result;
+}
+
+/// ", did you mean --epochs?" for --epoch.
+inline std::string suggestion(std::string_view option) {
+  for (const std::string_view known :
+       {"--data", "--epochs", "--batch", "--optimizer", "--rate", "--threads", "--seed", "--save", "--load", "--help"}) {
+    const std::size_t same = known.size() < option.size() ? known.size() : option.size();
+    if (same >= 4 && known.substr(0, same) == option.substr(0, same))
+      return ", did you mean " + std::string(known) + "?";
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Reads `--name value` and `--name=value`; throws BadOption.
+inline Options parse(int count, char** arguments) {
+  Options o;
+  for (int i = 1; i < count; ++i) {
+    std::string name = arguments[i], value;
+    if (name == "--help" || name == "-h") {
+      o.help = true;
+      return o;
+    }
+    const auto take = [&, given = name.find('=')]() -> const std::string& {
+      if (given != name.npos) {
+        value = name.substr(given + 1);
+        name.resize(given);
+      } else if (++i < count) {
+        value = arguments[i];
+      } else {
+        throw BadOption(name + " needs a value");
+      }
+      if (value.empty()) throw BadOption(name + " needs a value that is not empty");
+      return value;
+    };
+    const std::string known = name.substr(0, name.find('='));
+    if (known == "--data") {
+      o.data = take();
+    } else if (known == "--save") {
+      o.save = take();
+    } else if (known == "--load") {
+      o.load = take();
+    } else if (known == "--epochs") {
+      o.epochs = detail::number<std::size_t>(known, take(), 0, "a whole number of 0 or more");
+    } else if (known == "--batch") {
+      o.batch = detail::number<std::size_t>(known, take(), 1, "a whole number of 1 or more");
+    } else if (known == "--threads") {
+      o.threads = detail::number<int>(known, take(), 0, "a whole number of 0 or more");
+    } else if (known == "--seed") {
+      o.seed = detail::number<std::uint64_t>(known, take(), 0, "a whole number of 0 or more");
+    } else if (known == "--rate") {
+      o.rate = detail::number<double>(known, take(), 1e-30, "a number above 0");
+      o.recompile = true;
+    } else if (known == "--optimizer") {
+      o.optimizer = take();
+      o.recompile = true;
+      if (o.optimizer != "sgd" && o.optimizer != "adam" && o.optimizer != "adamw")
+        throw BadOption("--optimizer takes sgd, adam or adamw, not \"" + o.optimizer + "\"");
+    } else {
+      throw BadOption("there is no option \"" + known + "\"" + detail::suggestion(known));
+    }
+  }
+  return o;
+}

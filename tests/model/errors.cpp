@@ -1,0 +1,597 @@
+// Misuse: the right error, with words that help, and a model that is as it was.
+#include <sys/resource.h>
+#include <tesla/tesla.hpp>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <io/temporary_folder.hpp>
+#include <limits>
+#include <model/support.hpp>
+#include <string>
+#include <vector>
+
+using tesla::DataError;
+using tesla::Dense;
+using tesla::FileError;
+using tesla::FormatError;
+using tesla::Sequential;
+using tesla::ShapeError;
+using tesla::UsageError;
+
+namespace {
+
+constexpr float nan_value = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+
+/// A model of 4 features and 3 outputs that has been trained for a step, and six samples for it.
+struct Fixture {
+  Sequential model{tesla::SequentialOptions{.seed = 3}};
+  tesla::Tensor<float> x = normal_numbers({6, 4}, 1), targets = normal_numbers({6, 3}, 2);
+  std::vector<std::int32_t> labels{0, 1, 2, 2, 1, 0};
+  std::vector<float> weight = std::vector<float>(6, 1.0F);
+
+  Fixture() {
+    model.add_layer(Dense({.units = 5, .activation = tesla::relu, .name = "hidden"})).add_layer(Dense({.units = 3}));
+    compile(tesla::loss::SparseCategoricalCrossEntropy());
+    model.train_step(x, labels);
+  }
+  template <class Loss>
+  void compile(const Loss& loss) {
+    model.compile(tesla::optim::SGD({.learning_rate = 0.1}), loss);
+  }
+};
+
+using Check = void (*)(const std::function<void()>&, const std::vector<std::string>&);
+template <class E>
+constexpr Check raises =
+    [](const std::function<void()>& call, const std::vector<std::string>& words) { check_raises<E>(call, words); };
+
+struct Misuse {
+  const char* what;
+  Check check;
+  std::vector<std::string> words;
+  std::function<void(Fixture&)> call;
+};
+
+void check_table(const std::vector<Misuse>& table) {
+  for (const Misuse& misuse : table) {
+    INFO(misuse.what);
+    Fixture f;
+    const std::string before = parameter_bits(f.model);
+    misuse.check([&] { misuse.call(f); }, misuse.words);
+    CHECK(parameter_bits(f.model) == before);
+    f.compile(tesla::loss::SparseCategoricalCrossEntropy());
+    CHECK_NOTHROW(f.model.train_step(f.x, f.labels));
+  }
+}
+
+/// A file of bytes.
+void write(const std::string& path, const std::vector<std::uint8_t>& bytes) {
+  tesla::io::write_file_atomically(path, {tesla::io::Bytes(bytes)});
+}
+
+/// Forbids files of more than so many bytes, as a full disk would.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    std::fflush(nullptr);
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit{bytes, old_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  void (*handler_)(int);
+  rlimit old_{};
+};
+
+}  // namespace
+
+TEST_CASE("arrays of a wrong shape are refused", "[errors]") {
+  const tesla::Tensor<float> wide({6, 5});
+  const std::vector<std::int32_t> short_labels(5);
+  check_table({
+      {"fit: features",
+       raises<ShapeError>,
+       {"fit: x", "expects 4 features", "{6, 5}"},
+       [&](Fixture& f) { f.model.fit(wide, f.labels, {.verbose = 0}); }},
+      {"evaluate: features",
+       raises<ShapeError>,
+       {"evaluate: x", "expects 4 features", "{6, 5}"},
+       [&](Fixture& f) { f.model.evaluate(wide, f.labels); }},
+      {"predict: features",
+       raises<ShapeError>,
+       {"predict: x", "expects 4 features", "{6, 5}"},
+       [&](Fixture& f) { f.model.predict(wide); }},
+      {"train_step: features",
+       raises<ShapeError>,
+       {"train_step: x", "expects 4 features", "{6, 5}"},
+       [&](Fixture& f) { f.model.train_step(wide, f.labels); }},
+      {"fit: one extent",
+       raises<ShapeError>,
+       {"fit: x", "4 features", "{6}"},
+       [&](Fixture& f) { f.model.fit(f.weight, f.labels, {.verbose = 0}); }},
+      {"fit: targets",
+       raises<ShapeError>,
+       {"fit: y", "6 samples", "{5}"},
+       [&](Fixture& f) { f.model.fit(f.x, short_labels, {.verbose = 0}); }},
+      {"evaluate: targets",
+       raises<ShapeError>,
+       {"evaluate: y", "6 samples", "{5}"},
+       [&](Fixture& f) { f.model.evaluate(f.x, short_labels); }},
+      {"train_step: targets",
+       raises<ShapeError>,
+       {"train_step: y", "6 samples", "{5}"},
+       [&](Fixture& f) { f.model.train_step(f.x, short_labels); }},
+      {"no targets",
+       raises<ShapeError>,
+       {"fit: y", "6 samples", "{0}"},
+       [&](Fixture& f) { f.model.fit(f.x, {}, {.verbose = 0}); }},
+      {"validation: features",
+       raises<ShapeError>,
+       {"validation x", "4 features", "{6, 5}"},
+       [&](Fixture& f) {
+         f.model.fit(f.x, f.labels, {.validation = {wide, f.labels}, .verbose = 0});
+       }},
+      {"validation: targets",
+       raises<ShapeError>,
+       {"validation y", "6 samples", "{5}"},
+       [&](Fixture& f) {
+         f.model.fit(f.x, f.labels, {.validation = {f.x, short_labels}, .verbose = 0});
+       }},
+      {"rows where labels are wanted",
+       raises<ShapeError>,
+       {"label", "{6, 3}", "CategoricalCrossEntropy"},
+       [&](Fixture& f) { f.model.fit(f.x, f.targets, {.verbose = 0}); }},
+      {"labels where rows are wanted",
+       raises<ShapeError>,
+       {"fit: y", "3 outputs", "{6}"},
+       [&](Fixture& f) {
+         f.compile(tesla::loss::CategoricalCrossEntropy());
+         f.model.fit(f.x, f.labels, {.verbose = 0});
+       }},
+      {"targets of another width",
+       raises<ShapeError>,
+       {"fit: y", "3 outputs", "{6, 4}"},
+       [&](Fixture& f) {
+         f.compile(tesla::loss::MeanSquaredError());
+         f.model.fit(f.x, f.x, {.verbose = 0});
+       }},
+      {"sample weights",
+       raises<ShapeError>,
+       {"fit: sample_weight", "6 samples", "{5}"},
+       [&](Fixture& f) {
+         const std::vector<float> weight(5);
+         f.model.fit(f.x, f.labels, {.sample_weight = weight, .verbose = 0});
+       }},
+      {"memory for predictions",
+       raises<ShapeError>,
+       {"predict", "18 values", "not 17"},
+       [&](Fixture& f) {
+         std::vector<float> out(17);
+         f.model.predict_into(f.x, out);
+       }},
+      {"a view",
+       raises<ShapeError>,
+       {"view", "{2, 4}", "8 values", "6"},
+       [&](Fixture& f) {
+         tesla::view(f.labels, {2, 4});
+       }},
+  });
+}
+
+TEST_CASE("arrays without samples are refused", "[errors]") {
+  const tesla::Tensor<float> none({0, 4});
+  const std::vector<std::int32_t> no_labels;
+  check_table({
+      {"fit",
+       raises<DataError>,
+       {"fit: x", "{0, 4}"},
+       [&](Fixture& f) { f.model.fit(none, no_labels, {.verbose = 0}); }},
+      {"fit without arrays",
+       raises<DataError>,
+       {"fit: x", "no samples"},
+       [&](Fixture& f) { f.model.fit(tesla::data::Samples(), {.verbose = 0}); }},
+      {"fit on an empty dataset",
+       raises<DataError>,
+       {"fit: x", "no samples"},
+       [&](Fixture& f) { f.model.fit(tesla::data::Dataset<>(), {.verbose = 0}); }},
+      {"evaluate",
+       raises<DataError>,
+       {"evaluate: x", "no samples", "{0, 4}"},
+       [&](Fixture& f) { f.model.evaluate(none, no_labels); }},
+      {"predict",
+       raises<DataError>,
+       {"predict: x", "no samples", "{0, 4}"},
+       [&](Fixture& f) { f.model.predict(none); }},
+      {"train_step",
+       raises<DataError>,
+       {"train_step: x", "no samples", "{0, 4}"},
+       [&](Fixture& f) { f.model.train_step(none, no_labels); }},
+  });
+}
+
+TEST_CASE("labels that are no classes are refused", "[errors]") {
+  for (const double label : {3.0, 1e300, 2.5, -1.0, -0.5, std::nan(""), static_cast<double>(infinity)}) {
+    const tesla::Tensor<double> y({6}, {0, 1, 2, 0, label, 2});
+    const std::vector<std::string> words{"label of sample 4", tesla::text("is ", label), "0 to 2"};
+    check_table({
+        {"fit", raises<DataError>, words, [&](Fixture& f) { f.model.fit(f.x, y, {.verbose = 0}); }},
+        {"evaluate", raises<DataError>, words, [&](Fixture& f) { f.model.evaluate(f.x, y); }},
+        {"train_step", raises<DataError>, words, [&](Fixture& f) { f.model.train_step(f.x, y); }},
+        {"from probabilities", raises<DataError>, words,
+         [&](Fixture& f) {
+           f.compile(tesla::loss::SparseCategoricalCrossEntropy({.from_logits = false}));
+           f.model.train_step(f.x, y);
+         }},
+        {"validation", raises<DataError>, words,
+         [&](Fixture& f) {
+           f.model.fit(f.x, f.labels, {.validation = {f.x, y}, .verbose = 0});
+         }},
+    });
+  }
+}
+
+TEST_CASE("values that are not finite are refused", "[errors]") {
+  for (const float broken : {nan_value, infinity, -infinity}) {
+    tesla::Tensor<float> x = normal_numbers({6, 4}, 1), y = normal_numbers({6, 3}, 2);
+    tesla::Tensor<double> by_columns({4, 6});
+    std::vector<float> weight(6, 1.0F);
+    x(3, 2) = y(4, 1) = weight[5] = broken;
+    by_columns(2, 3) = static_cast<double>(broken);
+    const tesla::ArrayView strided(by_columns.data(), {6, 4}, {1, 6});
+    const std::string is = tesla::text("is ", broken);
+    check_table({
+        {"fit: x",
+         raises<DataError>,
+         {"fit: x", "sample 3, feature 2", is},
+         [&](Fixture& f) { f.model.fit(x, f.labels, {.verbose = 0}); }},
+        {"fit: x with strides",
+         raises<DataError>,
+         {"fit: x", "sample 3, feature 2", is},
+         [&](Fixture& f) { f.model.fit(strided, f.labels, {.verbose = 0}); }},
+        {"evaluate: x",
+         raises<DataError>,
+         {"evaluate: x", "sample 3, feature 2", is},
+         [&](Fixture& f) { f.model.evaluate(x, f.labels); }},
+        {"predict: x",
+         raises<DataError>,
+         {"predict: x", "sample 3, feature 2", is},
+         [&](Fixture& f) { f.model.predict(x); }},
+        {"train_step: x",
+         raises<DataError>,
+         {"train_step: x", "sample 3, feature 2", is},
+         [&](Fixture& f) { f.model.train_step(x, f.labels); }},
+        {"fit: y",
+         raises<DataError>,
+         {"fit: y", "sample 4, feature 1", is},
+         [&](Fixture& f) {
+           f.compile(tesla::loss::MeanSquaredError());
+           f.model.fit(f.x, y, {.verbose = 0});
+         }},
+        {"validation: x",
+         raises<DataError>,
+         {"validation x", "sample 3, feature 2", is},
+         [&](Fixture& f) {
+           f.model.fit(f.x, f.labels, {.validation = {x, f.labels}, .verbose = 0});
+         }},
+        {"sample weights",
+         raises<DataError>,
+         {"fit: sample_weight", "sample 5", is},
+         [&](Fixture& f) { f.model.fit(f.x, f.labels, {.sample_weight = weight, .verbose = 0}); }},
+    });
+  }
+  const std::vector<float> weight{1, 1, -0.5F, 1, 1, 1};
+  check_table({{"a negative weight", raises<DataError>, {"sample_weight", "sample 2", "-0.5"}, [&](Fixture& f) {
+                  f.model.fit(f.x, f.labels, {.sample_weight = weight, .verbose = 0});
+                }}});
+}
+
+TEST_CASE("calls in the wrong order and options out of range are refused", "[errors]") {
+  check_table({
+      {"fit in batches of none",
+       raises<UsageError>,
+       {"fit", ".batch_size"},
+       [](Fixture& f) { f.model.fit(f.x, f.labels, {.batch_size = 0, .verbose = 0}); }},
+      {"evaluate in batches of none",
+       raises<UsageError>,
+       {"evaluate", ".batch_size"},
+       [](Fixture& f) { f.model.evaluate(f.x, f.labels, {.batch_size = 0}); }},
+      {"predict in batches of none",
+       raises<UsageError>,
+       {"predict", ".batch_size"},
+       [](Fixture& f) { f.model.predict(f.x, {.batch_size = 0}); }},
+      {"an unknown parameter",
+       raises<UsageError>,
+       {"\"hidden.weights\"", "hidden.weight, hidden.bias, dense.weight"},
+       [](Fixture& f) { f.model.parameter("hidden.weights"); }},
+      {"too few values",
+       raises<ShapeError>,
+       {"hidden.bias", "{5}", "5 values", "not 4"},
+       [](Fixture& f) { f.model.parameter("hidden.bias").assign(std::vector<float>(4)); }},
+      {"too many values",
+       raises<ShapeError>,
+       {"hidden.bias", "{5}", "5 values", "not 6"},
+       [](Fixture& f) { f.model.parameter("hidden.bias").assign(std::vector<float>(6)); }},
+      {"a NaN as parameter",
+       raises<DataError>,
+       {"hidden.bias", "NaN"},
+       [](Fixture& f) {
+         f.model.parameter("hidden.bias").assign(std::vector<float>{0, 1, 2, nan_value, 4});
+       }},
+      {"a double beyond float as parameter",
+       raises<DataError>,
+       {"hidden.bias", "infinity"},
+       [](Fixture& f) {
+         f.model.parameter("hidden.bias").assign(std::vector<double>{0, 1, 2, 1e300, 4});
+       }},
+      {"a second layer of the same name",
+       raises<UsageError>,
+       {"add_layer", "\"hidden\""},
+       [](Fixture& f) { f.model.add_layer(Dense({.units = 2, .name = "hidden"})); }},
+      {"a number of threads", raises<UsageError>, {"set_threads", "-1"}, [](Fixture&) { tesla::set_threads(-1); }},
+      {"Huber",
+       raises<UsageError>,
+       {"Huber", ".delta", "above 0"},
+       [](Fixture& f) { f.compile(tesla::loss::Huber({.delta = 0})); }},
+      {"Huber, NaN",
+       raises<UsageError>,
+       {"Huber", ".delta"},
+       [](Fixture& f) { f.compile(tesla::loss::Huber({.delta = std::nan("")})); }},
+  });
+
+  Sequential model;
+  model.add_layer(Dense({.units = 3}));
+  const auto x = normal_numbers({6, 4}, 1);
+  const std::vector<std::int32_t> y(6);
+  check_raises<UsageError>([&] { model.fit(x, y, {.verbose = 0}); }, {"fit", "compile"});
+  check_raises<UsageError>([&] { model.evaluate(x, y); }, {"evaluate", "compile"});
+  check_raises<UsageError>([&] { model.train_step(x, y); }, {"train_step", "compile"});
+  check_raises<UsageError>([&] { model.parameters(); }, {"parameters", "build"});
+  check_raises<UsageError>([&] { model.parameter("dense.weight"); }, {"build"});
+  check_raises<UsageError>([&] { model.count_parameters(); }, {"count_parameters", "build"});
+  check_raises<UsageError>([&] { model.training_bytes(32); }, {"training_bytes", "build"});
+  const TemporaryFolder folder;
+  check_raises<UsageError>([&] { model.save(folder.path("model")); }, {"save", "build"});
+  CHECK(folder.names().empty());
+  check_raises<ShapeError>([&] { model.predict(std::vector<float>(4)); }, {"at least two extents", "{4}"});
+  CHECK(model.predict(x).shape() == tesla::Shape{6, 3});
+}
+
+TEST_CASE("layers that do not fit are refused, and their neighbours named", "[errors]") {
+  const auto x = normal_numbers({2, 28, 28, 1}, 1);
+  const auto flat = normal_numbers({2, 784}, 1);
+  {
+    Sequential model;
+    check_raises<UsageError>([&] { model.predict(flat); }, {"no layers", "add_layer"});
+    check_raises<UsageError>([&] { model.build({784}); }, {"no layers", "add_layer"});
+  }
+  {
+    Sequential model;
+    model.add_layer(Dense({.units = 4})).add_layer(Dense({.name = "nothing"}));
+    check_raises<UsageError>([&] { model.build({784}); }, {"layer 2", "nothing", "Dense", ".units", "dense"});
+  }
+  {
+    Sequential model;
+    model.add_layer(Dense({.units = 4}));
+    check_raises<ShapeError>([&] { model.predict(x); }, {"layer 1", "dense", "{28, 28, 1}", "Flatten"});
+    check_raises<ShapeError>([&] { model.build({28, 28, 1}); }, {"layer 1", "dense", "{28, 28, 1}", "Flatten"});
+    check_raises<ShapeError>([&] { model.build({}); }, {"build", "feature"});
+    check_raises<ShapeError>([&] { model.build({0}); }, {"build", "feature"});
+    CHECK(model.predict(flat).shape() == tesla::Shape{2, 4});
+  }
+  {
+    Sequential model;
+    model.add_layer(tesla::Input({28, 28, 1})).add_layer(Dense({.units = 4}));
+    check_raises<ShapeError>([&] { model.predict(x); }, {"layer 2", "Flatten", "input"});
+  }
+  {
+    Sequential model;
+    model.add_layer(tesla::Input({28, 28, 1})).add_layer(tesla::Flatten()).add_layer(Dense({.units = 4}));
+    check_raises<ShapeError>([&] { model.predict(normal_numbers({2, 10}, 1)); }, {"784 features", "{2, 10}", "10"});
+    check_raises<ShapeError>([&] { model.build({10}); }, {"Input", "{28, 28, 1}", "784", "{10}"});
+    CHECK(bits(model.predict(flat)) == bits(model.predict(x)));
+  }
+  {
+    Sequential model;
+    model.add_layer(Dense({.units = 4, .activation = {{tesla::leaky_relu.function, -1}}}));
+    model.add_layer(tesla::LeakyReLU({.slope = -1}));
+    check_raises<UsageError>([&] { model.predict(flat); }, {"slope", "-1"});
+  }
+}
+
+TEST_CASE("options of optimizers are checked", "[errors]") {
+  const double none = std::nan("");
+  using namespace tesla::optim;
+  const auto check = [](const char* option, const std::function<void()>& make) {
+    check_raises<UsageError>(make, {option});
+  };
+  for (const double value : {-0.1, none, HUGE_VAL}) {
+    INFO(value);
+    check("SGD: .learning_rate", [&] { SGD({.learning_rate = value}); });
+    check("SGD: .weight_decay", [&] { SGD({.weight_decay = value}); });
+    check("SGD: .clip_norm", [&] { SGD({.clip_norm = value}); });
+    check("Adam: .learning_rate", [&] { Adam({.learning_rate = value}); });
+    check("Adam: .epsilon", [&] { Adam({.epsilon = value}); });
+    check("Adam: .weight_decay", [&] { Adam({.weight_decay = value}); });
+    check("Adam: .clip_norm", [&] { Adam({.clip_norm = value}); });
+    check("AdamW: .learning_rate", [&] { AdamW({.learning_rate = value}); });
+    check("AdamW: .epsilon", [&] { AdamW({.epsilon = value}); });
+    check("AdamW: .weight_decay", [&] { AdamW({.weight_decay = value}); });
+    check("AdamW: .clip_norm", [&] { AdamW({.clip_norm = value}); });
+  }
+  for (const double value : {-0.1, 1.1, none}) {
+    INFO(value);
+    check("SGD: .momentum", [&] { SGD({.momentum = value}); });
+    check("Adam: .beta_1", [&] { Adam({.beta_1 = value}); });
+    check("Adam: .beta_2", [&] { Adam({.beta_2 = value}); });
+    check("AdamW: .beta_1", [&] { AdamW({.beta_1 = value}); });
+    check("AdamW: .beta_2", [&] { AdamW({.beta_2 = value}); });
+  }
+  // Their corrections divide by 1 - beta^step.
+  check("Adam: .beta_1", [&] { Adam({.beta_1 = 1}); });
+  check("Adam: .beta_2", [&] { Adam({.beta_2 = 1}); });
+  check("AdamW: .beta_1", [&] { AdamW({.beta_1 = 1}); });
+  check("AdamW: .beta_2", [&] { AdamW({.beta_2 = 1}); });
+  check("SGD: .nesterov", [] { SGD({.nesterov = true}); });
+}
+
+TEST_CASE("a loss that becomes infinite ends training with the parameters of the step before", "[errors]") {
+  struct Recorder {
+    std::string* last;
+    std::size_t* batches;
+    void on_batch_end(tesla::train::Moment<Sequential>& m) {
+      *last = parameter_bits(m.model);
+      ++*batches;
+    }
+  };
+  const auto x = normal_numbers({40, 6}, 1), y = normal_numbers({40, 2}, 2);
+  for (const double rate : {0.5, 1.0, 10.0, 100.0, 1e4, 1e6})
+    for (const bool bias : {true, false})
+      for (const auto& activation : {tesla::linear, tesla::relu, tesla::softplus})
+        for (const std::size_t batch_size : {std::size_t{7}, std::size_t{1}}) {
+          INFO("learning rate " << rate << ", bias " << bias << ", batches of " << batch_size << ", function "
+                                << static_cast<int>(activation.function));
+          Sequential model;
+          for (const std::size_t units : {16, 16, 2})
+            model.add_layer(Dense({.units = units, .use_bias = bias, .activation = activation}));
+          model.compile(tesla::optim::SGD({.learning_rate = rate, .momentum = 0.9}), tesla::loss::MeanSquaredError());
+          model.build({6});
+          std::string last = parameter_bits(model);
+          std::size_t batches = 0;
+          try {
+            model.fit(x, y,
+                      {.epochs = 20, .batch_size = batch_size, .callbacks = {Recorder{&last, &batches}}, .verbose = 0});
+          } catch (const DataError& error) {
+            INFO(error.what());
+            const std::size_t each = (40 + batch_size - 1) / batch_size;
+            CHECK_THAT(error.what(), Catch::Contains(tesla::text("fit: epoch ", batches / each + 1, ", batch ",
+                                                                 batches % each + 1)) &&
+                                         Catch::Contains("dense") && Catch::Contains("learning rate"));
+          }
+          CHECK(parameter_bits(model) == last);
+          CHECK(all_finite(model));
+        }
+
+  Sequential model;
+  model.add_layer(Dense({.units = 2, .name = "only"}));
+  model.build({6});
+  model.parameter("only.weight").assign(std::vector<float>(12, 3e38F));
+  model.compile(tesla::optim::SGD(), tesla::loss::MeanSquaredError());
+  const std::string before = parameter_bits(model);
+  check_raises<DataError>([&] { model.fit(x, y, {.verbose = 0}); },
+                          {"fit: epoch 1, batch 1", "layer 1 (only: Dense 6 -> 2)", "learning rate", ".clip_norm"});
+  check_raises<DataError>([&] { model.train_step(x, y); }, {"train_step: ", "layer 1 (only: Dense 6 -> 2)"});
+  CHECK(parameter_bits(model) == before);
+  model.parameter("only.weight").assign(std::vector<float>(12, 0.1F));
+  CHECK(tesla::is_finite(model.train_step(x, y)));
+}
+
+TEST_CASE("a double beyond the range of float is not taken for a value", "[errors]") {
+  Fixture f;
+  tesla::Tensor<double> x({6, 4});
+  x(3, 2) = 1e300;
+  const std::string before = parameter_bits(f.model);
+  CHECK_THROWS_AS(f.model.fit(x, f.labels, {.verbose = 0}), DataError);
+  CHECK_THROWS_AS(f.model.train_step(x, f.labels), DataError);
+  CHECK(parameter_bits(f.model) == before);
+}
+
+TEST_CASE("files that are no models are refused", "[errors]") {
+  const TemporaryFolder folder;
+  const std::string good = folder.path("good"), bad = folder.path("bad");
+  Fixture f;
+  f.model.save(good);
+  const std::string before = parameter_bits(f.model);
+  const auto both = [&](Check check, const std::string& path, const std::vector<std::string>& words) {
+    check([&] { Sequential::load(path); }, words);
+    check([&] { f.model.restore(path); }, words);
+    CHECK(parameter_bits(f.model) == before);
+  };
+
+  both(raises<FileError>, folder.path("missing"), {"missing", "No such file"});
+  both(raises<FileError>, folder.path(), {folder.path()});
+
+  const std::vector<std::uint8_t> bytes = tesla::io::read_file(good);
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{5}, std::size_t{8}, std::size_t{100}, bytes.size() / 2, bytes.size() - 1}) {
+    INFO("cut off at " << size);
+    write(bad, {bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size)});
+    both(raises<FormatError>, bad, {bad});
+  }
+  // Any damage is either noticed or harmless.
+  for (std::size_t i = 0; i < bytes.size(); i += i < 64 ? 1 : 7) {
+    std::vector<std::uint8_t> damaged = bytes;
+    damaged[i] ^= 0xFF;
+    write(bad, damaged);
+    try {
+      Sequential loaded = Sequential::load(bad);
+      CHECK(all_finite(loaded));
+    } catch (const tesla::Error&) {
+    }
+  }
+
+  const auto weight = normal_numbers({5, 4}, 1);
+  tesla::io::write_safetensors(bad, {tesla::io::tensor_info("hidden.weight", weight)});
+  both(raises<FormatError>, bad, {bad, "not a model"});
+  const auto with_description = [&](const std::string& text) {
+    tesla::io::write_safetensors(bad, {tesla::io::tensor_info("hidden.weight", weight)},
+                                 tesla::io::Json::object({{"tesla", text}}));
+  };
+  with_description("what?");
+  both(raises<FormatError>, bad, {bad});
+  with_description("{}");
+  both(raises<FormatError>, bad, {"format"});
+  with_description("{\"format\": 1000}");
+  both(raises<FormatError>, bad, {bad, "1000", "reads format 1"});
+}
+
+TEST_CASE("a file of another model is refused", "[errors]") {
+  const TemporaryFolder folder;
+  Fixture f;
+  const std::string before = parameter_bits(f.model), path = folder.path("other");
+  {
+    Sequential other;
+    other.add_layer(Dense({.units = 6, .name = "hidden"})).add_layer(Dense({.units = 3}));
+    other.build({4});
+    other.save(path);
+    check_raises<FormatError>([&] { f.model.restore(path); }, {path, "hidden.weight", "{6, 4}", "{5, 4}"});
+  }
+  {
+    Sequential other;
+    other.add_layer(Dense({.units = 5, .name = "hidden"})).add_layer(Dense({.units = 3, .name = "last"}));
+    other.build({4});
+    other.save(path);
+    check_raises<FormatError>([&] { f.model.restore(path); }, {path, "dense.weight", "hidden.weight"});
+  }
+  CHECK(parameter_bits(f.model) == before);
+}
+
+TEST_CASE("a save that fails leaves the old file", "[errors]") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("model");
+  Fixture f;
+  check_raises<FileError>([&] { f.model.save(folder.path("missing/model")); }, {"missing", "No such file"});
+  CHECK(folder.names().empty());
+  f.model.save(path);
+  const auto old = tesla::io::read_file(path);
+  f.model.train_step(f.x, f.labels);
+  {
+    const FileSizeLimit full(64);
+    check_raises<FileError>([&] { f.model.save(path); }, {path, "File too large"});
+  }
+  CHECK(tesla::io::read_file(path) == old);
+  CHECK(folder.names() == std::vector<std::string>{"model"});
+  f.model.save(path);
+  CHECK(tesla::io::read_file(path) != old);
+}
