@@ -70,7 +70,7 @@ class BasicSequential {
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
     training_.set_optimizer(std::move(optimizer));
     training_.set_loss(std::move(loss), std::move(metrics));
-    if (network_->built()) network_->store().allocate_slots(training_.optimizer->slots());
+    network_->store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
   }
 
   /// Trains on samples; the history has one entry an epoch. On an error the parameters are as the last good step left

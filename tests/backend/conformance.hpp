@@ -54,7 +54,7 @@ template <class T>
 std::vector<T> numbers(std::size_t n, unsigned seed, double low = -1, double high = 1) {
   std::mt19937 random(seed);
   std::vector<T> result(n);
-  for (T& value : result) value = static_cast<T>(low + (high - low) * (random() / 4294967296.0));
+  for (T& value : result) value = static_cast<T>(low + (high - low) * static_cast<double>(random()) * 0x1p-32);
   return result;
 }
 

@@ -15,7 +15,6 @@ CORPUS = HERE.parent / "fuzz" / "corpus"
 
 
 def random_bytes(count, state=1):
-    """The same generator is in gzip.cpp."""
     result = bytearray()
     for _ in range(count):
         state = (state * 1103515245 + 12345) % 2**31
@@ -23,17 +22,23 @@ def random_bytes(count, state=1):
     return bytes(result)
 
 
+def uneven_bytes():
+    """Values of very different frequencies, with gaps between them: a code with repetitions in its lengths."""
+    pairs = zip(random_bytes(1500, 3), random_bytes(1500, 4))
+    return bytes(65 + (a & b & 47) for a, b in pairs)
+
+
 def skewed_bytes():
-    """Fibonacci numbers as frequencies make the longest codes: 15 bits. The same is in gzip.cpp."""
+    """Each frequency a little more than the sum of the two before: the longest codes there are for so few values."""
     frequencies = [1, 1]
-    while len(frequencies) < 16:
-        frequencies.append(frequencies[-1] + frequencies[-2])
+    while len(frequencies) < 15:
+        frequencies.append(frequencies[-1] + frequencies[-2] + 1)
     values = [value for value, count in enumerate(frequencies) for _ in range(count)]
     return bytes(values[i * 1009 % len(values)] for i in range(len(values)))
 
 
 def periodic_bytes():
-    """Matches at all distances from 1 to 40. The same is in gzip.cpp."""
+    """Matches at all distances from 1 to 40."""
     return b"".join((random_bytes(period, period) * 300)[:300] for period in range(1, 41))
 
 
@@ -91,13 +96,7 @@ def dynamic(plain, symbols, length_codes=257, distance_codes=1):
     bits.number(length_codes - 257, 5).number(distance_codes - 1, 5).number(15, 4)
     for symbol in ORDER:
         bits.number(plain.get(symbol, 0), 3)
-    codes, code = {}, 0
-    for length in range(1, 8):
-        code *= 2
-        for symbol in sorted(plain):
-            if plain[symbol] == length:
-                codes[symbol] = (code, length)
-                code += 1
+    codes = canonical([plain.get(symbol, 0) for symbol in range(19)])
     for symbol, extra in symbols:
         bits.code(*codes[symbol]).number(extra, {16: 2, 17: 3, 18: 7}.get(symbol, 0))
     return bits
@@ -130,6 +129,41 @@ def far_data():
     return data
 
 
+def canonical(lengths):
+    """The code of each symbol with a length, as (code, length)."""
+    codes, code = {}, 0
+    for length in range(1, 16):
+        code *= 2
+        for symbol, its_length in enumerate(lengths):
+            if its_length == length:
+                codes[symbol] = (code, length)
+                code += 1
+    return codes
+
+
+def long_distances():
+    """Codes of up to 15 bits for distances too, and for all that is in a block; (packed, unpacked)."""
+    steps = list(range(1, 15)) + [15, 15]
+    lengths = [0] * 258
+    for symbol, length in zip([*b"abcdefghijklmn", 256, 257], steps):
+        lengths[symbol] = length
+    plain = {symbol: 4 if symbol < 13 else 5 for symbol in range(19)}
+    bits = dynamic(plain, [(length, 0) for length in lengths + steps], 258, 16)
+    length_codes, distance_codes = canonical(lengths), canonical(steps)
+    data = bytearray()
+    for value in random_bytes(300, 5):
+        data.append(97 + value % 14)
+        bits.code(*length_codes[data[-1]])
+    for code, value in enumerate(random_bytes(16, 6)):
+        extra_bits = max(code // 2 - 1, 0)
+        base = 1 + (code if code < 4 else (2 + code % 2) << extra_bits)
+        extra = value % 2**extra_bits
+        bits.code(*length_codes[257]).code(*distance_codes[code]).number(extra, extra_bits)
+        for _ in range(3):
+            data.append(data[-base - extra])
+    return bits.code(*length_codes[256]).bytes(), bytes(data)
+
+
 TEXT = b"The same bits for the same seed, on every machine: "
 
 GOOD = {
@@ -138,16 +172,18 @@ GOOD = {
     "one_byte": (member(b"T"), b"T"),
     "stored": (member(random_bytes(600), deflate(random_bytes(600), 0)), random_bytes(600)),
     "fixed": (member(TEXT * 3, deflate(TEXT * 3, 9, zlib.Z_FIXED)), TEXT * 3),
-    "dynamic": (member(TEXT * 40 + random_bytes(90)), TEXT * 40 + random_bytes(90)),
+    "dynamic": (member(uneven_bytes()), uneven_bytes()),
     "long_codes": (member(skewed_bytes(), deflate(skewed_bytes(), 9, zlib.Z_HUFFMAN_ONLY)), skewed_bytes()),
     "periods": (member(periodic_bytes()), periodic_bytes()),
     "zeros": (member(bytes(1000000)), bytes(1000000)),
+    "long_distances": (member(long_distances()[1], long_distances()[0]), long_distances()[1]),
     "far": (member(far_data(), far()), far_data()),
     "members": (member(b"one ") + member(b"") + member(b"and two"), b"one and two"),
     "fields": (
         member(b"named", None, 1 + 2 + 4 + 8 + 16, struct.pack("<H", 5) + b"extra" + b"name.txt\0" + b"a comment\0"),
         b"named",
     ),
+    "long_field": (member(b"T", None, 4, struct.pack("<H", 300) + bytes(300)), b"T"),
     "empty_blocks": (
         member(b"ab", b"\0\0\0\xff\xff" + b"\0\1\0\xfe\xffa" + b"\0\1\0\xfe\xffb" + b"\1\0\0\xff\xff"),
         b"ab",
@@ -237,6 +273,14 @@ def unpack(packed):
     return result
 
 
+def checksum(data):
+    """FNV-1a, because a checksum that gzip doesn't use is wanted."""
+    value = 14695981039346656037
+    for byte in data:
+        value = (value ^ byte) * 1099511628211 % 2**64
+    return value
+
+
 def idx(*extents, values=None, kind=8):
     count = 1
     for extent in extents:
@@ -285,11 +329,13 @@ def main():
             "// Packed bytes for gzip.cpp. Written by make_bytes.py; don't edit.\n#pragma once\n\n"
             "#include <cstddef>\n#include <cstdint>\n#include <string>\n#include <vector>\n\n"
             "// clang-format off\n"
-            "struct GoodBytes {\n  std::string name;\n  std::vector<std::uint8_t> bytes;\n};\n\n"
+            "// What they unpack to: its size and its FNV-1a checksum.\n"
+            "struct GoodBytes {\n  std::string name;\n  std::size_t size;\n  std::uint64_t checksum;\n"
+            "  std::vector<std::uint8_t> bytes;\n};\n\n"
             "inline const std::vector<GoodBytes> good_bytes = {\n"
         )
-        for name, (packed, _) in GOOD.items():
-            file.write(f'    {{"{name}",\n    {{{literal(packed)}}}}},\n')
+        for name, (packed, unpacked) in GOOD.items():
+            file.write(f'    {{"{name}", {len(unpacked)}, {checksum(unpacked):#x},\n    {{{literal(packed)}}}}},\n')
         file.write(
             "};\n\n// What the message says, and which byte it names.\n"
             "struct BadBytes {\n  std::string name, message;\n  std::size_t at;\n  std::vector<std::uint8_t> bytes;\n};\n\n"
@@ -311,7 +357,7 @@ def main():
 
 # What a fuzzer does not come upon easily by itself.
 SEEDS = [
-    "stored", "fixed", "dynamic", "long_codes", "zeros", "far", "members", "fields", "empty_blocks", "one_code",
+    "stored", "fixed", "dynamic", "long_codes", "long_distances", "zeros", "far", "members", "fields", "empty_blocks", "one_code",
     "no_distances", "too_far", "lengths_incomplete", "repeat_too_often",
 ]  # fmt: skip
 

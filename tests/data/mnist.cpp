@@ -70,7 +70,7 @@ TEST_CASE("mnist says which file is missing, and what it looked for", "[mnist]")
   const TemporaryFolder folder;
   CHECK_THAT(message_of(folder.path("none")),
              Contains(tesla::text("'", folder.path("none"), "'")) && Contains("digits()"));
-  CHECK_THAT(message_of(folder.write("a-file", {})), Contains("train-images-idx3-ubyte"));
+  CHECK_THAT(message_of(folder.write("a-file", {})), Contains("looked there for train-images-idx3-ubyte"));
 }
 
 TEST_CASE("mnist passes over folders that have a file's name", "[mnist]") {

@@ -64,6 +64,8 @@ TEST_CASE("JSON: what is valid is read and written back in the compact form", "[
       {R"("\u0041\u00e9\u20AC")", "\"A\xC3\xA9\xE2\x82\xAC\""},
       {R"("\ud834\udd1e")", "\"\xF0\x9D\x84\x9E\""},
       {R"("\uDBFF\uDFFF")", "\"\xF4\x8F\xBF\xBF\""},
+      {R"("\u007f\u0080\u07ff\u0800\uffff\ud800\udc00")",
+       "\"\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF\xF0\x90\x80\x80\""},
       {R"("\u0000\u001f")", R"("\u0000\u001f")"},
       {"\"\x7F\"", "\"\x7F\""},
       {"\"\xC2\x80 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEE\x80\x80 \xF0\x90\x80\x80 \xF4\x8F\xBF\xBF\"",
@@ -275,6 +277,9 @@ TEST_CASE("JSON: errors of access say which key, what was wanted and what is the
   CHECK_THROWS_WITH(json.get<std::int8_t>("big"), Contains("from -128 to 127") && Contains("found the number 300"));
   CHECK_THROWS_WITH(json.get<int>("f"), Contains("found the number 1.5"));
   CHECK_THROWS_WITH(json.get<std::uint64_t>("huge"), Contains("found the number 1e+300"));
+  CHECK_THROWS_WITH(json.get<std::int64_t>("huge"), Contains("found the number 1e+300"));
+  CHECK(Json(0x1p53).as<std::int64_t>() == std::int64_t{1} << 53);
+  CHECK_THROWS_AS(Json(0x1p53 + 2).as<std::int64_t>(), FormatError);  // 2^53 + 1 would look the same
   CHECK_THROWS_WITH(json.get<float>("huge"), Contains("at \"huge\": a number of a size up to 3.40282e+38"));
   CHECK_THROWS_WITH(json.get<double>("a"), Contains("a number is wanted, found an object of 1"));
   CHECK_THROWS_WITH(json.get<bool>("n"), Contains("true or false is wanted"));

@@ -477,7 +477,8 @@ TEST_CASE("a loss that becomes infinite ends training with the parameters of the
             const std::size_t each = (40 + batch_size - 1) / batch_size;
             CHECK_THAT(error.what(), Catch::Contains(tesla::text("fit: epoch ", batches / each + 1, ", batch ",
                                                                  batches % each + 1)) &&
-                                         Catch::Contains("dense") && Catch::Contains("learning rate"));
+                                         (Catch::Contains("dense") || Catch::Contains("the loss itself")) &&
+                                         Catch::Contains("learning rate"));
           }
           CHECK(parameter_bits(model) == last);
           CHECK(all_finite(model));

@@ -120,6 +120,7 @@ class Inflater {
       fill();
       plain[order[i]] = static_cast<std::uint8_t>(in_.take(3));
     }
+    fill();  // so that lengths made up beyond the end are not judged, here and below
     check(codes_->plain.build(plain, plain_meanings, false), "code lengths");
 
     std::array<std::uint8_t, 286 + 30> lengths{};
@@ -140,7 +141,7 @@ class Inflater {
       std::fill_n(lengths.begin() + static_cast<std::ptrdiff_t>(i), times, value);
       i += times;
     }
-    fill();  // so that lengths made up beyond the end are not judged
+    fill();
     if (lengths[256] == 0) source_.fail(begin, "the block that begins here has no code for its end");
     const std::span<const std::uint8_t> all(lengths);
     check(codes_->lengths.build(all.first(length_codes), length_meanings, true), "literals and lengths");

@@ -37,7 +37,8 @@ struct Huber : HuberOptions {
   static constexpr std::string_view kind = "Huber";
 
   Huber() = default;
-  explicit Huber(const HuberOptions& options) : HuberOptions(options) {
+  explicit Huber(const HuberOptions& options) : HuberOptions(options) { check(); }
+  void check() const {
     if (!(delta > 0)) raise<UsageError>("Huber: .delta has to be above 0, not ", delta);
   }
 

@@ -164,7 +164,10 @@ template <class T, class B>
     training.set_optimizer(optimizer);
   });
   with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy, loss::CategoricalCrossEntropy,
-            loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss", [&](const auto& l) { training.set_loss(l, metrics); });
+            loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss", [&](const auto& l) {
+    if constexpr (requires { l.check(); }) l.check();
+    training.set_loss(l, metrics);
+  });
 }
 
 }  // namespace detail

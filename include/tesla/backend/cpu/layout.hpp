@@ -36,8 +36,12 @@ void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
   constexpr std::size_t w = width<T>;
   const ArrayView& array = *rows.array;
   const std::size_t features = out.features;
+  const bool direct = array.type() == element_type<T>() && array.contiguous_samples();
   if (out.lanes == 1) {
-    array.read(rows[0], 0, features, out.data);
+    if (direct)
+      std::memcpy(out.data, static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[0]) * array.stride(0), features * sizeof(T));
+    else
+      array.read(rows[0], 0, features, out.data);
     if (copy) std::memcpy(copy.data, out.data, features * sizeof(T));
     return;
   }
@@ -49,7 +53,6 @@ void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
       T* const lanes = out.panel(group / groups_per_panel) + group % groups_per_panel * w;
       const auto sample = [&](std::size_t s) { return std::min(first + s, rows.count - 1); };
       const T* sources[w];
-      const bool direct = array.type() == element_type<T>() && array.contiguous_samples();
       if (direct) {
         const auto row = [&](std::size_t s) {
           return static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[s]) * array.stride(0);

@@ -146,18 +146,20 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
 }  // namespace detail
 
 template <class T>
-void multiply(const Product<T>& p, const Epilogue<T>& epilogue) {
+void multiply(Product<T> p, const Epilogue<T>& epilogue) {
   if (p.count == 0 || p.rows == 0 || p.columns == 0) return;
+  if (p.segments == 1 && p.last_depth != 0) p.depth = p.last_depth, p.last_depth = 0;
   if (p.columns == 1 && p.count == 1 && p.segments == 1 && p.b_depth == 1 && p.c_row == 1) {
-    // Memory-bound: a thread is worth waking for bytes, at roughly four bytes a multiply-add.
+    // Bound by memory: a multiply-add costs several of those that tiles do.
+    constexpr double slower = 3;
     if (p.a_depth == 1) {
-      parallel_for(p.rows, static_cast<double>(p.depth) / 4,
+      parallel_for(p.rows, slower * static_cast<double>(p.depth),
                    [&](std::size_t begin, std::size_t end) { detail::dot_rows(p, epilogue, begin, end); });
       return;
     }
     if (p.a_row == 1) {
       constexpr std::size_t strip = cache_line / sizeof(T);
-      parallel_for((p.rows + strip - 1) / strip, static_cast<double>(p.depth * strip) / 4,
+      parallel_for((p.rows + strip - 1) / strip, slower * static_cast<double>(p.depth * strip),
                    [&](std::size_t begin, std::size_t end) {
                      detail::sum_rows(p, epilogue, begin * strip, std::min(end * strip, p.rows));
                    });

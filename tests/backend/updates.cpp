@@ -1,0 +1,105 @@
+#include "conformance.hpp"
+
+using namespace conformance;
+
+namespace {
+
+struct Shape2 {
+  std::size_t rows, columns;
+};
+
+const std::vector<Shape2> shapes = {{1, 1}, {1, 7}, {7, 1}, {5, 16}, {3, 63}, {64, 65}, {10, 128}, {300, 301}};
+
+// Rules with no, one and two numbers kept for each weight.
+struct Plain {
+  template <class V, class S>
+  void operator()(V& weight, V gradient, S&) const {
+    weight -= math::number<V>(0.5) * gradient;
+  }
+};
+struct Momentum {
+  template <class V, class S>
+  void operator()(V& weight, V gradient, S& state) const {
+    state[0] = math::number<V>(0.75) * state[0] + gradient;
+    weight -= math::number<V>(0.5) * state[0];
+  }
+};
+struct Moments {
+  template <class V, class S>
+  void operator()(V& weight, V gradient, S& state) const {
+    using math::sqrt;
+    state[0] = math::number<V>(0.75) * state[0] + gradient;
+    state[1] = math::number<V>(0.5) * state[1] + gradient * gradient;
+    weight -= math::number<V>(0.5) * state[0] / (V(sqrt(state[1])) + math::number<V>(0.125));
+  }
+};
+
+/// Two steps of a rule on a stored gradient, and on an outer product.
+template <class C, std::size_t Slots, class Rule>
+void check_update(const Rule& rule) {
+  using T = typename C::Scalar;
+  Bench<C> bench;
+  for (const auto [rows, columns] : shapes)
+    for (const bool outer : {false, true}) {
+      INFO("rows " << rows << " columns " << columns << " outer " << outer);
+      const std::size_t n = rows * columns;
+      const std::vector<T> weights = bench.random(n, 1), left = bench.random(rows, 2), right = bench.random(columns, 3);
+      std::vector<T> gradient = bench.random(n, 4);
+      Reals expected(weights.begin(), weights.end());
+      std::vector<std::array<Real, Slots>> state(n);
+      for (std::size_t i = 0; i < n; ++i)
+        for (int step = 0; step < 2; ++step)
+          rule(expected[i], outer ? Real(left[i / columns]) * Real(right[i % columns]) : Real(gradient[i]), state[i]);
+      for (std::size_t s = 0; s < Slots; ++s)
+        for (std::size_t i = 0; i < n; ++i) expected.push_back(state[i][s]);
+
+      const auto g = bench.table(rows, columns, gradient);
+      const auto l = bench.array(left), r = bench.array(right);
+      const auto result = bench.repeated([&] {
+        const auto value = bench.table(rows, columns, weights), first = bench.table(rows, columns), second = bench.table(rows, columns);
+        backend::Updated<T, Slots> updated{value.matrix(), {}};
+        if constexpr (Slots > 0) updated.slots[0] = first.data();
+        if constexpr (Slots > 1) updated.slots[1] = second.data();
+        for (int step = 0; step < 2; ++step)
+          if (outer)
+            bench.backend.update_outer(rule, updated, l.data(), r.data());
+          else
+            bench.backend.update(rule, updated, g.data());
+        std::vector<T> all = value.values();
+        for (const auto* slot : {&first, &second})
+          if (Slots > (slot == &first ? 0U : 1U))
+            for (const T v : slot->values()) all.push_back(v);
+        return all;
+      });
+      bench.compare(result, expected, 4);
+    }
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("update and update_outer: rules with 0, 1 and 2 slots", "[backend][conformance]", Cases) {
+  check_update<TestType, 0>(Plain());
+  check_update<TestType, 1>(Momentum());
+  check_update<TestType, 2>(Moments());
+}
+
+TEMPLATE_LIST_TEST_CASE("squared_norm: of the columns and never of the padding", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  for (const auto [rows, columns] : shapes) {
+    INFO("rows " << rows << " columns " << columns);
+    const std::vector<T> values = bench.random(rows * columns, 1);
+    Real expected = 0;
+    for (const T v : values) expected += Real(v) * Real(v);
+    const std::size_t stride = backend::row_stride<T>(columns);
+    std::vector<T> memory(rows * stride, T(100));
+    for (std::size_t i = 0; i < values.size(); ++i) memory[i / columns * stride + i % columns] = values[i];
+    const auto array = bench.array(memory);
+    const auto result = bench.repeated([&] {
+      const double norm = bench.backend.squared_norm(backend::Matrix<T>{array.data(), rows, columns, stride});
+      REQUIRE(std::fabs(Real(norm) - expected) <= TestType::tolerance * expected);
+      return std::vector<T>{static_cast<T>(norm)};
+    });
+    REQUIRE(result[0] > 0);
+  }
+}

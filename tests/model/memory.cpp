@@ -1,0 +1,221 @@
+// Memory: training allocates nothing after its first batch, and takes what it says.
+#include <malloc.h>
+#include <tesla/tesla.hpp>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <model/support.hpp>
+#include <new>
+#include <string>
+#include <vector>
+
+using tesla::Dense;
+using tesla::Sequential;
+
+namespace {
+
+std::atomic<std::size_t> allocations{0}, live{0}, peak{0};
+
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+  void* const p = alignment <= alignof(std::max_align_t)
+                      ? std::malloc(size == 0 ? 1 : size)
+                      : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (p == nullptr) return nullptr;
+  ++allocations;
+  const std::size_t now = live += ::malloc_usable_size(p);
+  for (std::size_t known = peak; now > known && !peak.compare_exchange_weak(known, now);) {
+  }
+  return p;
+}
+
+void* allocate_or_throw(std::size_t size, std::size_t alignment) {
+  if (void* const p = allocate(size, alignment)) return p;
+  throw std::bad_alloc();
+}
+
+void release(void* p) noexcept {
+  if (p == nullptr) return;
+  live -= ::malloc_usable_size(p);
+  std::free(p);
+}
+
+}  // namespace
+
+// All forms of new and delete that may be replaced; they serve the other tests of this program too.
+void* operator new(std::size_t n) { return allocate_or_throw(n, 0); }
+void* operator new[](std::size_t n) { return allocate_or_throw(n, 0); }
+void* operator new(std::size_t n, std::align_val_t a) { return allocate_or_throw(n, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t n, std::align_val_t a) { return allocate_or_throw(n, static_cast<std::size_t>(a)); }
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 0); }
+void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, 0); }
+void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<std::size_t>(a));
+}
+void operator delete(void* p) noexcept { release(p); }
+void operator delete[](void* p) noexcept { release(p); }
+void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+
+namespace {
+
+/// The number of allocations that a call makes.
+template <class F>
+std::size_t allocations_of(const F& call) {
+  const std::size_t before = allocations;
+  call();
+  return allocations - before;
+}
+
+/// Counts allocations from the end of one batch to the end of the next, and over the batches and the end of an epoch.
+struct Counter {
+  struct Counts {
+    std::size_t at_batch = 0, at_epoch = 0;               // the counter then
+    std::size_t between_batches = 0, between_epochs = 0;  // all that came after the first
+  };
+  Counts* counts;
+
+  void on_batch_end(tesla::train::Moment<Sequential>& m) {
+    if (m.batch > 1) counts->between_batches += allocations - counts->at_batch;
+    counts->at_batch = allocations;
+  }
+  void on_epoch_end(tesla::train::Moment<Sequential>& m) {
+    if (m.epoch > 1) counts->between_epochs += allocations - counts->at_epoch;
+    counts->at_epoch = allocations;
+  }
+};
+
+struct Case {
+  const char* name;
+  std::size_t samples, batch_size;
+};
+const Case cases[] = {{"batches divide the data", 96, 32},
+                      {"a smaller last batch", 100, 32},
+                      {"batches of one", 10, 1},
+                      {"one batch", 20, 32},
+                      {"a last batch of one", 65, 16}};
+
+template <class Loss>
+Sequential made(const Loss& loss, const tesla::Activation& activation = tesla::gelu) {
+  Sequential model;
+  model.add_layer(Dense({.units = 20, .activation = activation})).add_layer(Dense({.units = 3}));
+  model.compile(tesla::optim::Adam({.clip_norm = 0.5}), loss,
+                {tesla::metric::Accuracy(), tesla::metric::MeanAbsoluteError()});
+  return model;
+}
+
+/// Calls f with losses on labels and on rows, and with targets for them.
+template <class F>
+void with_losses(std::size_t samples, const F& f) {
+  const auto labels = labels_below(3, samples, 2);
+  const auto rows = normal_numbers({samples, 3}, 3);
+  f(tesla::loss::SparseCategoricalCrossEntropy(), tesla::ArrayView(labels));
+  f(tesla::loss::SparseCategoricalCrossEntropy({.from_logits = false}), tesla::ArrayView(labels));
+  f(tesla::loss::MeanSquaredError(), tesla::ArrayView(rows));
+}
+
+}  // namespace
+
+TEST_CASE("fit allocates nothing after its first batch", "[memory]") {
+  for (const Case& c : cases) {
+    const auto x = normal_numbers({c.samples, 12}, 1), other = normal_numbers({70, 12}, 4);
+    const std::vector<float> weight(c.samples, 0.5F);
+    with_losses(c.samples, [&](const auto& loss, const tesla::ArrayView& y) {
+      for (const bool validation : {false, true}) {
+        INFO(c.name << ", " << loss.kind << (validation ? ", with validation and weights" : ""));
+        Sequential model = made(loss);
+        Counter::Counts counts;
+        Sequential::Options options{
+            .epochs = 4, .batch_size = c.batch_size, .callbacks = {Counter{&counts}}, .verbose = 0};
+        if (validation) options.validation = {x, y}, options.sample_weight = weight;
+        model.fit(x, y, options);
+        CHECK(counts.between_batches == 0);
+        CHECK(counts.between_epochs == 0);
+
+        // Without a callback too, more epochs take no more allocations, and another fit builds nothing new.
+        options.callbacks.clear();
+        const auto fit = [&](std::size_t epochs) {
+          options.epochs = epochs;
+          return allocations_of([&] { model.fit(x, y, options); });
+        };
+        const std::size_t two = fit(2);
+        CHECK(fit(7) == two);
+      }
+    });
+  }
+}
+
+TEST_CASE("predict_into allocates nothing from its second call on", "[memory]") {
+  for (const std::size_t samples : {1, 10, 256, 300}) {
+    INFO(samples << " samples");
+    const auto x = normal_numbers({samples, 12}, 1);
+    std::vector<float> out(samples * 3);
+    Sequential model = made(tesla::loss::MeanSquaredError());
+    model.predict_into(x, out);
+    CHECK(allocations_of([&] { model.predict_into(x, out); }) == 0);
+    CHECK(allocations_of([&] { model.predict_into(x, out, {.batch_size = 7}); }) == 0);
+    CHECK(allocations_of([&] {
+            model.predict_into(tesla::ArrayView(x.data(), {1, 12}), std::span(out).first(3));
+          }) == 0);
+    CHECK(out != std::vector<float>(out.size()));
+  }
+}
+
+TEST_CASE("repeated steps and evaluations take no more memory each time", "[memory]") {
+  for (const std::size_t samples : {1, 10, 64, 600}) {
+    const auto x = normal_numbers({samples, 12}, 1);
+    with_losses(samples, [&](const auto& loss, const tesla::ArrayView& y) {
+      INFO(samples << " samples, " << loss.kind);
+      Sequential model = made(loss);
+      model.train_step(x, y);
+      model.evaluate(x, y);
+      const std::size_t before = live;
+      const std::size_t step = allocations_of([&] { model.train_step(x, y); });
+      const std::size_t evaluation = allocations_of([&] { model.evaluate(x, y); });
+      CHECK(live == before);
+      // The checks and the results of a call; nothing by batch, layer or parameter.
+      CHECK(step <= 12);
+      CHECK(evaluation <= 30);
+      CHECK(allocations_of([&] { model.train_step(x, y); }) == step);
+      CHECK(allocations_of([&] { model.evaluate(x, y, {.batch_size = 10}); }) <= evaluation);
+    });
+  }
+}
+
+TEST_CASE("training takes the memory that the model says", "[memory]") {
+  constexpr std::size_t samples = 256, batch_size = 128;
+  const auto x = normal_numbers({samples, 784}, 1);
+  const auto y = labels_below(10, samples, 2);
+  const std::vector<std::vector<std::size_t>> networks{{300, 100, 10}, {1024, 1024, 10}};
+  for (const auto& units : networks)
+    for (const bool adam : {false, true}) {
+      INFO("784-" << units[0] << '-' << units[1] << (adam ? ", Adam" : ", SGD"));
+      const auto fit = [&](Sequential& model) {
+        peak = live.load();
+        const std::size_t before = live;
+        model.fit(x, y, {.epochs = 2, .batch_size = batch_size, .verbose = 0});
+        return static_cast<double>(peak - before);
+      };
+      Sequential model;
+      for (const std::size_t n : units) model.add_layer(Dense({.units = n, .activation = tesla::relu}));
+      if (adam)
+        model.compile(tesla::optim::Adam(), tesla::loss::SparseCategoricalCrossEntropy());
+      else
+        model.compile(tesla::optim::SGD(), tesla::loss::SparseCategoricalCrossEntropy());
+      const double taken = fit(model), told = static_cast<double>(model.training_bytes(batch_size));
+      CHECK(taken > 0.95 * told);
+      CHECK(taken < 1.1 * told);
+      CHECK(fit(model) < 0.05 * told);
+    }
+}
