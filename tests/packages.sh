@@ -2,7 +2,7 @@
 
 to_build="g++ cmake ninja-build libxsimd-dev"
 to_test="catch2 libeigen3-dev libxtensor-dev pkg-config python3"
-to_check="clang clang-format libclang-rt-14-dev libomp-dev"
+to_check="clang clang-format libclang-rt-14-dev"
 to_measure="libbenchmark-dev libeigen3-dev python3"
 
 jobs=$(nproc)

@@ -49,7 +49,6 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            start_new_session=True,  # an interrupt stops the driver, which then ends the workers
             stderr=None if verbose else subprocess.DEVNULL,
         )
         self.lines = queue.Queue()

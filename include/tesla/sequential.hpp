@@ -176,6 +176,7 @@ class BasicSequential {
   void need_slots() {
     auto& store = network_->store();
     if (store.slots() != training_.optimizer->slots()) store.allocate_slots(training_.optimizer->slots());
+    training_.slot_pointers.resize(store.slots());
   }
   static std::size_t checked_batch(std::size_t size, std::string_view who) {
     if (size == 0) raise<UsageError>(who, ": .batch_size has to be 1 or more");
@@ -234,7 +235,7 @@ void BasicSequential<T, B>::update(const StepName& name) {
       raise<DataError>(name, "the gradient of ", store.places()[i].name, " is not finite. The parameters are as the step before left "
                        "them; try a smaller learning rate, or .clip_norm");
   }
-  const double clip = training_.optimizer->clip_norm();
+  const double clip = training_.optimizer->facts().clip_norm;
   if (clip > 0) {
     double squares = 0;
     for (const auto& s : slots) {
@@ -257,17 +258,15 @@ void BasicSequential<T, B>::update(const StepName& name) {
   const std::size_t number = ++training_.step;
   if (!outer) {
     const std::size_t all = store.block_size();
-    training_.optimizer->update(backend, number, {store.values(), 1, all, all}, store.slot_pointers(), store.gradients());
+    training_.optimizer->update(backend, number, {store.values(), 1, all, all}, store.slot_pointers(), nullptr, store.gradients());
     return;
   }
   std::vector<T*>& at = training_.slot_pointers;
-  at.resize(store.slots());
   for (std::size_t i = 0; i < slots.size(); ++i) {
     for (std::size_t s = 0; s < at.size(); ++s) at[s] = store.slot(s) + store.places()[i].offset;
-    if (slots[i].outer)
-      training_.optimizer->update_outer(backend, number, slots[i].value, at, slots[i].gradient.data, slots[i].right);
-    else
-      training_.optimizer->update(backend, number, slots[i].value, at, slots[i].gradient.data);
+    const T* gradient = slots[i].gradient.data;
+    training_.optimizer->update(backend, number, slots[i].value, at, slots[i].outer ? gradient : nullptr,
+                                slots[i].outer ? slots[i].right : gradient);
   }
 }
 
@@ -302,6 +301,10 @@ template <class T, class B>
     scorer.reset();
     progress.begin_epoch();
     tell(Event::epoch_begin);
+    if (moment.stop) {
+      history.interrupted = true;
+      break;
+    }
     // The order depends on how often the model was trained before, so that going on after a load is as if it never stopped.
     if (options.shuffle) random::shuffle(order, options.seed, training_.epochs);
     for (std::size_t batch = 0; batch < batches && !moment.stop; ++batch) {

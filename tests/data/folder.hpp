@@ -1,8 +1,7 @@
 // Files for tests: a folder that goes away, and small IDX files in it.
 #pragma once
 
-#include <tesla/core/random.hpp>
-
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstddef>

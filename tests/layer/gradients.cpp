@@ -48,7 +48,7 @@ void check_gradients(Model<B> model, const L& loss, std::size_t batch, bool weig
 
   if (!model.network().built()) model.build({inputs});
   model.compile(optim::SGD({.learning_rate = 1}), loss);
-  const auto evaluated = [&] { return model.evaluate(samples, {.batch_size = batch}).at("loss"); };
+  const auto evaluated = [&] { return model.evaluate(samples, {.batch_size = batch})["loss"]; };
   const auto before = values(model);
   const double at_first = evaluated();
   REQUIRE(model.train_step(samples) == Approx(at_first).epsilon(1e-12));

@@ -403,10 +403,11 @@ TEST_CASE("layers that do not fit are refused, and their neighbours named", "[er
     CHECK(bits(model.predict(flat)) == bits(model.predict(x)));
   }
   {
-    Sequential model;
+    Sequential model, other;
     model.add_layer(Dense({.units = 4, .activation = {{tesla::leaky_relu.function, -1}}}));
-    model.add_layer(tesla::LeakyReLU({.slope = -1}));
-    check_raises<UsageError>([&] { model.predict(flat); }, {"slope", "-1"});
+    check_raises<UsageError>([&] { model.predict(flat); }, {"layer 1", "dense", "slope", "-1"});
+    other.add_layer(tesla::ELU({.alpha = std::nan("")}));
+    check_raises<UsageError>([&] { other.predict(flat); }, {"layer 1", "elu", "alpha", "nan"});
   }
 }
 

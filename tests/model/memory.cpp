@@ -2,8 +2,10 @@
 #include <malloc.h>
 #include <tesla/tesla.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cstddef>
 #include <cstdlib>
 #include <model/support.hpp>
 #include <new>
@@ -17,10 +19,11 @@ namespace {
 
 std::atomic<std::size_t> allocations{0}, live{0}, peak{0};
 
+// By aligned_alloc, so that what comes through malloc itself can be counted beside it.
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
-  void* const p = alignment <= alignof(std::max_align_t)
-                      ? std::malloc(size == 0 ? 1 : size)
-                      : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  alignment = std::max(alignment, alignof(std::max_align_t));
+  void* const p =
+      std::aligned_alloc(alignment, std::max<std::size_t>((size + alignment - 1) / alignment, 1) * alignment);
   if (p == nullptr) return nullptr;
   ++allocations;
   const std::size_t now = live += ::malloc_usable_size(p);
@@ -67,6 +70,33 @@ void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
 void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
 void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
 void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+
+// What C libraries take counts too, where sanitizers do not need these names for themselves.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define TESLA_TEST_SANITIZED
+#endif
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(TESLA_TEST_SANITIZED)
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* malloc(std::size_t n) {
+  ++allocations;
+  return __libc_malloc(n);
+}
+void* calloc(std::size_t n, std::size_t size) {
+  ++allocations;
+  return __libc_calloc(n, size);
+}
+void* realloc(void* p, std::size_t n) {
+  ++allocations;
+  return __libc_realloc(p, n);
+}
+}
+#endif
 
 namespace {
 

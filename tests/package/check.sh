@@ -60,7 +60,7 @@ case $way in
       exit 77
     fi
     # As few functions as possible vanish by being inlined, so that as many as possible could clash.
-    flags=(-std=c++20 -O1 -fno-inline -fopenmp -I"$source/include")
+    flags=(-std=c++20 -O1 -fno-inline -I"$source/include")
     cd "$folder"
     for level in "${levels[@]}"; do
       "$cxx" "${flags[@]}" -march=x86-64-"$level" -DLEVEL="$level" -c "$here/levels/unit.cpp" -o "$level.o"

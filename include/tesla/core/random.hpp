@@ -18,7 +18,7 @@ namespace tesla::inline TESLA_TARGET::random {
 using Block = std::array<std::uint32_t, 4>;
 
 /// Ten rounds of Philox: 128 random bits from a 128-bit counter and a 64-bit key.
-constexpr Block philox(Block counter, std::uint64_t key) {
+[[gnu::noinline]] constexpr Block philox(Block counter, std::uint64_t key) {
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53} * counter[0], p1 = std::uint64_t{0xCD9E8D57} * counter[2];
@@ -50,7 +50,7 @@ class Stream {
   constexpr double uniform(std::uint64_t i) const { return static_cast<double>(bits(i) >> 11) * 0x1p-53; }
 
   /// Standard normal (Box and Muller): numbers 2i and 2i + 1 share a block.
-  double normal(std::uint64_t i) const {
+  [[gnu::noinline]] double normal(std::uint64_t i) const {
     const Block b = block(i >> 1);
     const double radius = std::sqrt(-2.0 * std::log((static_cast<double>(join(b[0], b[1]) >> 11) + 0.5) * 0x1p-53));
     const double angle = 6.283185307179586 * static_cast<double>(join(b[2], b[3]) >> 11) * 0x1p-53;

@@ -39,6 +39,11 @@ struct Activation : NamedActivation {
   /// Whether the gradient needs the output alone, so that the input need not be kept.
   bool from_output() const { return function != Function::gelu && function != Function::custom; }
 
+  /// Gradients are computed from outputs, which have the sign of the input only where slopes are not negative.
+  void check() const {
+    if (!(parameter >= 0)) raise<UsageError>("needs a slope or alpha of 0 or more, not ", parameter);
+  }
+
   /// Calls f with the functor of an elementwise function that has a name; false for the others.
   template <class F>
   bool visit(const F& f) const {
@@ -81,7 +86,7 @@ struct Activation : NamedActivation {
   Shape setup(const Shape& in, Setup&) const {
     if (in.rank() == 0 || in.elements() == 0)
       raise<ShapeError>("needs at least one input feature, its input has shape ", in);
-    if (parameter < 0) raise<UsageError>("needs a slope or alpha of 0 or more, not ", parameter);
+    check();
     return in;
   }
   template <class T, class B>

@@ -28,6 +28,7 @@ struct Dense : DenseOptions {
     if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
     if (in.rank() != 1 || in[0] == 0)
       raise<ShapeError>("expects one extent of features, its input has shape ", in, "; put a Flatten layer before it");
+    activation.check();
     setup.parameter("weight", {units, in[0]}, initializer);
     if (use_bias) setup.parameter("bias", {units}, bias_initializer);
     if (!activation.from_output()) setup.keep(units);

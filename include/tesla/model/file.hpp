@@ -30,7 +30,7 @@ template <class T, class B>
 [[gnu::cold]] io::Json description(const Network<T, B>& network, const Training<T, B>& training) {
   io::Json layers = io::Json::array(), metrics = io::Json::array();
   for (const auto& e : network.entries()) {
-    io::Json layer = described(e.node->kind(), e.node->options());
+    io::Json layer = described(e.node->kind(), e.node->facts().options);
     layer.set("name", e.name);
     layers.push_back(std::move(layer));
   }
@@ -44,8 +44,8 @@ template <class T, class B>
                                       {"step", training.step},
                                       {"epochs", training.epochs}});
   if (training.loss) {
-    result.set("loss", described(training.loss->kind(), training.loss->options()));
-    result.set("optimizer", described(training.optimizer->kind(), training.optimizer->options()));
+    result.set("loss", described(training.loss->facts().kind, training.loss->facts().options));
+    result.set("optimizer", described(training.optimizer->facts().kind, training.optimizer->facts().options));
     result.set("metrics", std::move(metrics));
   }
   return result;
@@ -87,7 +87,7 @@ template <class T, class B>
   auto& store = network.store();
   const io::Json* optimizer = file.description.find("optimizer");
   const bool with_state = training.optimizer && optimizer != nullptr &&
-                          optimizer->template get<std::string>("kind") == training.optimizer->kind();
+                          optimizer->template get<std::string>("kind") == training.optimizer->facts().kind;
   const std::size_t slots = with_state ? training.optimizer->slots() : 0;
   std::vector<Tensor<T>> values;
   for (const auto& p : store.places()) {

@@ -38,12 +38,12 @@ class Network {
   template <layer::Layer L>
   [[gnu::cold]] void add(L layer) {
     auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
-    std::string name = node->wanted_name();
+    std::string name = node->facts().name;
     if (!name.empty()) {
       for (const Entry& e : entries_)
         if (e.name == name) raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
     } else {
-      const std::string base = node->default_name();
+      const std::string base = node->facts().default_name;
       name = base;
       for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
     }
@@ -55,7 +55,7 @@ class Network {
   }
 
   /// The shape that the first layer itself asks for; no extents if it does not.
-  Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->input_shape(); }
+  Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->facts().input; }
 
   /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before, under
   /// the same name and shape, keep their values and optimizer state. On an error nothing has changed.
@@ -78,10 +78,13 @@ class Network {
       for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p.shape, i);
     }
     before_memory(store.places());
-    store.allocate();
-    store.allocate_slots(store_.slots());
+    store.allocate_values();
     for (std::size_t i = 0; i < entries_.size(); ++i)
       for (std::size_t j = 0; j < setups[i].parameters().size(); ++j) initialise(store, first[i] + j, setups[i].parameters()[j]);
+    // Only now, so that what the initialisers took is never there together with it.
+    store.allocate_gradients();
+    store.allocate_slots(store_.slots());
+    keep_slots(store);
 
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       Entry& e = entries_[i];
@@ -192,15 +195,17 @@ class Network {
 
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index, const layer::Setup::Parameter& parameter) {
     const ParameterPlace& place = store.places()[index];
-    for (const ParameterPlace& old : store_.places())
-      if (old.name == place.name && old.shape == place.shape) {
-        store.write(store.values(), place, store_.read(store_.values(), old).data());
-        for (std::size_t s = 0; s < store.slots(); ++s) store.write(store.slot(s), place, store_.read(store_.slot(s), old).data());
-        return;
-      }
-    const Tensor<double> values = parameter.initializer.values(place.shape, seed_, index);
-    std::vector<T> converted(values.begin(), values.end());
-    store.write(store.values(), place, converted.data());
+    if (const ParameterPlace* old = store_.find(place))
+      store.write(store.values(), place, store_.read(store_.values(), *old).data());
+    else
+      store.write(store.values(), place, parameter.initializer.values(place.shape, seed_, index).data());
+  }
+
+  /// The optimizer's state of the parameters that were there before.
+  [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store) const {
+    for (const ParameterPlace& place : store.places())
+      if (const ParameterPlace* old = store_.find(place))
+        for (std::size_t s = 0; s < store.slots(); ++s) store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
   }
 
   [[gnu::cold]] WorkspaceNeeds needs(std::size_t target_features) const {

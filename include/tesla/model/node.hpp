@@ -24,35 +24,38 @@ inline std::string snake_case(std::string_view kind) {
   return result;
 }
 
+/// What does not depend on a type's functions is plain data, set when the node is made.
 template <class T, class B>
 class LayerNode {
  public:
+  struct Facts {
+    std::string_view kind;
+    std::string name;          // the user's, or empty
+    std::string default_name;  // for those without
+    bool passthrough;
+    Shape input;  // where the layer itself knows its input's shape (Input), else no extents
+    io::Json options;
+  };
+
+  explicit LayerNode(Facts facts) : facts_(std::move(facts)) {}
   virtual ~LayerNode() = default;
-  virtual std::string_view kind() const = 0;
-  virtual std::string wanted_name() const = 0;  // the user's, or empty
-  virtual std::string default_name() const = 0;
-  virtual bool passthrough() const = 0;
+  const Facts& facts() const { return facts_; }
+  std::string_view kind() const { return facts_.kind; }
+  bool passthrough() const { return facts_.passthrough; }
+
   virtual Shape setup(const Shape& in, layer::Setup& setup) = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
   virtual void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const = 0;
-  virtual io::Json options() const = 0;
-  virtual Shape input_shape() const = 0;  // where the layer itself knows it (Input), else no extents
+
+ private:
+  Facts facts_;
 };
 
 template <class L, class T, class B>
 class LayerNodeOf final : public LayerNode<T, B> {
  public:
-  explicit LayerNodeOf(L layer) : layer_(std::move(layer)) {}
-  std::string_view kind() const override { return L::kind; }
-  std::string wanted_name() const override {
-    if constexpr (requires { layer_.name; }) return std::string(layer_.name);
-    return {};
-  }
-  std::string default_name() const override {
-    if constexpr (requires { layer_.function_name(); }) return std::string(layer_.function_name());
-    return snake_case(L::kind);
-  }
-  bool passthrough() const override { return layer::Passthrough<L>; }
+  explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)) {}
+
   Shape setup(const Shape& in, layer::Setup& setup) override { return layer_.setup(in, setup); }
   void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const override {
     if constexpr (!layer::Passthrough<L>) layer_.forward(pass, x, y);
@@ -60,49 +63,59 @@ class LayerNodeOf final : public LayerNode<T, B> {
   void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const override {
     if constexpr (!layer::Passthrough<L>) layer_.backward(pass, x, y, dy, dx);
   }
-  io::Json options() const override { return options_of(layer_); }
-  Shape input_shape() const override {
-    if constexpr (requires {
-                    { layer_.shape } -> std::convertible_to<Shape>;
-                    requires layer::Passthrough<L>;
-                  })
-      return layer_.shape;
-    return {};
-  }
 
  private:
+  [[gnu::cold]] static typename LayerNode<T, B>::Facts facts_of(const L& layer) {
+    typename LayerNode<T, B>::Facts facts{L::kind, {}, {}, layer::Passthrough<L>, {}, options_of(layer)};
+    if constexpr (requires { layer.name; }) facts.name = layer.name;
+    if constexpr (requires { layer.function_name(); })
+      facts.default_name = layer.function_name();
+    else
+      facts.default_name = snake_case(L::kind);
+    if constexpr (layer::Passthrough<L> && requires { Shape(layer.shape); }) facts.input = layer.shape;
+    return facts;
+  }
   L layer_;
 };
 
 template <class T, class B>
 class LossNode {
  public:
+  struct Facts {
+    std::string_view kind;
+    loss::Targets targets;
+    bool from_logits, binary;
+    io::Json options;
+  };
+
+  explicit LossNode(Facts facts) : facts_(std::move(facts)) {}
   virtual ~LossNode() = default;
-  virtual std::string_view kind() const = 0;
-  virtual loss::Targets targets() const = 0;
-  virtual bool from_logits() const = 0;
-  virtual bool binary() const = 0;
-  virtual double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const = 0;
-  virtual io::Json options() const = 0;
+  const Facts& facts() const { return facts_; }
+  loss::Targets targets() const { return facts_.targets; }
+  bool from_logits() const { return facts_.from_logits; }
+
+  virtual double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                          Panels<T> gradient) const = 0;
+
+ private:
+  Facts facts_;
 };
 
 template <class L, class T, class B>
 class LossNodeOf final : public LossNode<T, B> {
  public:
-  explicit LossNodeOf(L loss) : loss_(std::move(loss)) {}
-  std::string_view kind() const override { return L::kind; }
-  loss::Targets targets() const override { return loss_.targets(); }
-  bool from_logits() const override {
-    if constexpr (requires { loss_.from_logits; }) return loss_.from_logits;
-    return false;
-  }
-  bool binary() const override { return L::kind == std::string_view("BinaryCrossEntropy"); }
-  double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const override {
+  explicit LossNodeOf(L loss) : LossNode<T, B>(facts_of(loss)), loss_(std::move(loss)) {}
+  double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                  Panels<T> gradient) const override {
     return loss_(backend, y, target, weights, gradient);
   }
-  io::Json options() const override { return options_of(loss_); }
 
  private:
+  [[gnu::cold]] static typename LossNode<T, B>::Facts facts_of(const L& loss) {
+    bool from_logits = false;
+    if constexpr (requires { loss.from_logits; }) from_logits = loss.from_logits;
+    return {L::kind, loss.targets(), from_logits, L::kind == std::string_view("BinaryCrossEntropy"), options_of(loss)};
+  }
   L loss_;
 };
 
@@ -146,42 +159,48 @@ class AnyMetric {
 template <class T, class B>
 class OptimizerNode {
  public:
+  struct Facts {
+    std::string_view kind;
+    std::size_t slots;
+    double clip_norm;
+    io::Json options;
+  };
+
+  explicit OptimizerNode(Facts facts) : facts_(std::move(facts)) {}
   virtual ~OptimizerNode() = default;
-  virtual std::string_view kind() const = 0;
-  virtual std::size_t slots() const = 0;
-  virtual double clip_norm() const = 0;
-  /// One step over all parameters whose gradients are stored, laid out as the parameters are.
-  virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* gradient) const = 0;
-  /// One step of a parameter whose gradient is an outer product.
-  virtual void update_outer(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
-                            const T* right) const = 0;
-  virtual io::Json options() const = 0;
+  const Facts& facts() const { return facts_; }
+  std::size_t slots() const { return facts_.slots; }
+
+  /// One step of a block of parameters. The gradient is stored as they are, or, with `left`, the outer product
+  /// left * gradient.
+  virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
+                      const T* gradient) const = 0;
+
+ private:
+  Facts facts_;
 };
 
 template <class O, class T, class B>
 class OptimizerNodeOf final : public OptimizerNode<T, B> {
  public:
-  explicit OptimizerNodeOf(O optimizer) : optimizer_(std::move(optimizer)) {}
-  std::string_view kind() const override { return O::kind; }
-  std::size_t slots() const override { return O::slots; }
-  double clip_norm() const override {
-    if constexpr (requires { optimizer_.clip_norm; }) return optimizer_.clip_norm;
-    return 0;
+  explicit OptimizerNodeOf(O optimizer) : OptimizerNode<T, B>(facts_of(optimizer)), optimizer_(std::move(optimizer)) {}
+
+  void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
+              const T* gradient) const override {
+    backend::Updated<T, O::slots> updated{value, {}};
+    for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
+    const auto rule = optimizer_.at(step);
+    if (left != nullptr)
+      backend.update_outer(rule, updated, left, gradient);
+    else
+      backend.update(rule, updated, gradient);
   }
-  void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* gradient) const override {
-    backend.update(optimizer_.at(step), updated(value, slots), gradient);
-  }
-  void update_outer(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
-                    const T* right) const override {
-    backend.update_outer(optimizer_.at(step), updated(value, slots), left, right);
-  }
-  io::Json options() const override { return options_of(optimizer_); }
 
  private:
-  static backend::Updated<T, O::slots> updated(const backend::Matrix<T>& value, std::span<T* const> slots) {
-    backend::Updated<T, O::slots> result{value, {}};
-    for (std::size_t i = 0; i < O::slots; ++i) result.slots[i] = slots[i];
-    return result;
+  [[gnu::cold]] static typename OptimizerNode<T, B>::Facts facts_of(const O& optimizer) {
+    double clip_norm = 0;
+    if constexpr (requires { optimizer.clip_norm; }) clip_norm = optimizer.clip_norm;
+    return {O::kind, O::slots, clip_norm, options_of(optimizer)};
   }
   O optimizer_;
 };

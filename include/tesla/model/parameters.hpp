@@ -34,10 +34,8 @@ class ParameterStore {
     size_ += rows * stride;
     return places_.size() - 1;
   }
-  void allocate() {
-    value_ = {*backend_, size_};
-    gradient_ = {*backend_, size_};
-  }
+  void allocate_values() { value_ = {*backend_, size_}; }
+  void allocate_gradients() { gradient_ = {*backend_, size_}; }
   /// The optimizer's memory, all zero.
   [[gnu::cold]] void allocate_slots(std::size_t count) {
     slots_.clear();
@@ -47,6 +45,12 @@ class ParameterStore {
   }
 
   const std::vector<ParameterPlace>& places() const { return places_; }
+  /// The place of the same name and shape, or nullptr.
+  const ParameterPlace* find(const ParameterPlace& other) const {
+    for (const ParameterPlace& p : places_)
+      if (p.name == other.name && p.shape == other.shape) return &p;
+    return nullptr;
+  }
   std::size_t slots() const { return slots_.size(); }
   std::size_t block_size() const { return size_; }
   T* values() const { return value_.data(); }
@@ -63,8 +67,13 @@ class ParameterStore {
       backend_->read(result.data() + r * p.columns, block + p.offset + r * p.stride, p.columns);
     return result;
   }
-  void write(T* block, const ParameterPlace& p, const T* values) const {
-    for (std::size_t r = 0; r < p.rows; ++r) backend_->write(block + p.offset + r * p.stride, values + r * p.columns, p.columns);
+  template <class From>
+  [[gnu::cold]] void write(T* block, const ParameterPlace& p, const From* values) const {
+    std::vector<T> row;
+    for (std::size_t r = 0; r < p.rows; ++r) {
+      row.assign(values + r * p.columns, values + (r + 1) * p.columns);
+      backend_->write(block + p.offset + r * p.stride, row.data(), p.columns);
+    }
   }
 
  private:

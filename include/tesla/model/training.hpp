@@ -25,7 +25,7 @@ struct Training {
   void set_loss(L new_loss, std::vector<AnyMetric<T>> new_metrics) {
     loss = std::make_unique<LossNodeOf<L, T, B>>(std::move(new_loss));
     metrics = std::move(new_metrics);
-    if (loss->binary())
+    if (loss->facts().binary)
       for (const auto& m : metrics) m->set_binary();
   }
 };

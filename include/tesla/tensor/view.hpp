@@ -119,11 +119,10 @@ class ArrayView {
   template <std::floating_point T>
   void read(std::size_t sample, std::size_t first, std::size_t count, T* to) const;
 
-  /// The one value of a sample that has one.
-  double value(std::size_t sample) const {
-    double result = 0;
-    read(sample, 0, 1, &result);
-    return result;
+  /// One value.
+  [[gnu::noinline]] double value(std::size_t sample, std::size_t feature = 0) const {
+    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(sample) * stride(0) + offset_of_feature(feature);
+    return visit([at](const auto* data) { return static_cast<double>(data[at]); });
   }
 
   static Strides row_major(const Shape& shape) {

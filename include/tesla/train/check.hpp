@@ -50,8 +50,7 @@ template <std::floating_point S>
   if (array.type() == ElementType::float64) s = detail::first_broken<double>(array);
   if (s == array.samples()) return;
   for (std::size_t f = 0; f < array.features(); ++f) {
-    double value = 0;
-    array.read(s, f, 1, &value);
+    const double value = array.value(s, f);
     if (!is_finite(value)) raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
   }
 }

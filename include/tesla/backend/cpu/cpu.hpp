@@ -1,4 +1,4 @@
-// The CPU backend: SIMD kernels over xsimd, threads by OpenMP, for float and double.
+// The CPU backend: SIMD kernels over xsimd, threads of its own, for float and double.
 #pragma once
 
 #include <tesla/backend/backend.hpp>

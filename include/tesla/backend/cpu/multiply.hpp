@@ -90,8 +90,9 @@ struct ColumnBlocks {
 template <class T>
 void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   constexpr std::size_t w = width<T>;
-  // Beyond this depth a block of B no longer stays in the second-level cache, so C is summed in several rounds.
-  constexpr std::size_t depth_block = 8192 / sizeof(T);
+  // Deep products are summed in several rounds. Where A is walked down a column, each step of the depth touches another
+  // page; a narrow tile, with few cycles a step, needs those lines in the first-level cache.
+  const std::size_t depth_block = (max_vectors == 4 || p.a_depth == 1 ? 8192 : 1024) / sizeof(T);
   const std::size_t last_columns = p.last_columns != 0 ? p.last_columns : p.columns;
   const ColumnBlocks blocks{std::min(max_vectors * w, p.columns), p.columns, last_columns, p.count};
   const std::size_t rounds = p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
