@@ -4,9 +4,10 @@
 
 #include <tesla/tesla.hpp>
 
+#include <algorithm>
 #include <cstdio>
-#include <exception>
-#include <optional>
+#include <new>
+#include <vector>
 
 #include <unistd.h>
 
@@ -18,13 +19,13 @@ tesla::Sequential new_model(const Options& options) {
   model.add_layer(tesla::Dense({.units = 300, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
   model.add_layer(tesla::Dense({.units = 100, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
   model.add_layer(tesla::Dense({.units = 10}));
+  model.build({784});
   return model;
 }
 
-void compile(tesla::Sequential& model, const Options& options) {
+void compile(tesla::Sequential& model, const Options& options, double rate) {
   const tesla::loss::SparseCategoricalCrossEntropy loss;  // integer labels, from logits
   const tesla::metric::Accuracy accuracy;
-  const double rate = options.rate > 0 ? options.rate : options.optimizer == "sgd" ? 0.05 : 0.001;
   if (options.optimizer == "sgd")
     model.compile(tesla::optim::SGD({.learning_rate = rate, .momentum = 0.9, .nesterov = true}), loss, {accuracy});
   else if (options.optimizer == "adam")
@@ -33,35 +34,48 @@ void compile(tesla::Sequential& model, const Options& options) {
     model.compile(tesla::optim::AdamW({.learning_rate = rate}), loss, {accuracy});
 }
 
+/// Whether Ctrl-C left the epochs at that.
+bool fit(tesla::Sequential& model, const Options& options, std::size_t epochs, const tesla::data::Split<>& digits) {
+  const tesla::History history = model.fit(digits.train, {.epochs = epochs,
+                                                          .batch_size = options.batch,
+                                                          .seed = options.seed,
+                                                          .validation = digits.test,
+                                                          .stop_on_interrupt = true});
+  return history.interrupted;
+}
+
 void run(const Options& options) {
   tesla::set_threads(options.threads);
   if (!options.save.empty()) tesla::io::AtomicFile(options.save);  // that it can be written is known before training
 
+  const bool compiled = !options.load.empty() && !options.new_optimizer;  // by the file
+  const double rate = options.rate > 0 ? options.rate : options.optimizer == "sgd" ? 0.05 : 0.001;
   tesla::Sequential model = options.load.empty() ? new_model(options) : tesla::Sequential::load(options.load);
-  if (options.load.empty() || options.recompile) compile(model, options);
+  if (!compiled) compile(model, options, rate);
+  if (model.network().output_shape().elements() != 10)
+    tesla::raise<tesla::DataError>("the model in ", options.load, " has not the ten outputs that ten digits need");
 
-  const auto [train, test] = options.data.empty() ? tesla::data::digits() : tesla::data::mnist(options.data);
+  const tesla::data::Split<> digits = options.data.empty() ? tesla::data::digits() : tesla::data::mnist(options.data);
   std::printf("%s: %zu samples to train on, %zu to test on\n",
-              options.data.empty() ? "drawn digits" : options.data.c_str(), train.size(), test.size());
-  model.summary(options.batch);
+              options.data.empty() ? "drawn digits" : options.data.c_str(), digits.train.size(), digits.test.size());
+  model.summary(std::min(options.batch, digits.train.size()));
 
-  if (options.epochs != 0)
-    model.fit(train, {.epochs = options.epochs,
-                      .batch_size = options.batch,
-                      .seed = options.seed,
-                      .validation = test,
-                      .stop_on_interrupt = true});
+  const std::size_t last = compiled ? 0 : options.epochs / 5;
+  if (!fit(model, options, options.epochs - last, digits) && last > 0) {
+    std::printf("the last %zu at a tenth of the rate:\n", last);
+    compile(model, options, rate / 10);
+    fit(model, options, last, digits);
+  }
 
-  const auto read = tesla::argmax(model.predict(test.x()));
-  print_confusion(test.y(), read);
-  if (isatty(STDOUT_FILENO) == 1) draw_misread(test, read);
-  std::printf("\n");
+  const tesla::Scores scores = model.evaluate(digits.test);
+  const std::vector<std::size_t> read = tesla::argmax(model.predict(digits.test.x()));
+  print_confusion(digits.test.y(), read);
+  if (isatty(STDOUT_FILENO) == 1) draw_misread(digits.test, read);
   if (!options.save.empty()) {
     model.save(options.save);
-    std::printf("the model is in %s\n", options.save.c_str());
+    std::printf("\nthe model is in %s\n", options.save.c_str());
   }
-  const tesla::Scores scores = model.evaluate(test);
-  std::printf("test accuracy %.4f  test loss %.4f\n", scores["accuracy"], scores["loss"]);
+  std::printf("\ntest accuracy %.4f  test loss %.4f\n", scores["accuracy"], scores["loss"]);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -17,7 +17,7 @@ struct Options {
   double rate = 0;  // 0: what suits the optimizer
   int threads = 0;
   std::uint64_t seed = 0;
-  bool recompile = false;  // --optimizer or --rate was given
+  bool new_optimizer = false;  // --optimizer or --rate was given
   bool help = false;
 };
 
@@ -25,14 +25,15 @@ inline constexpr const char* usage =
     R"(Trains a network of 784-300-100-10 units to read digits, and tests it.
 
   --data DIR        the folder with MNIST's four files, plain or .gz (default: digits that the library draws)
-  --epochs N        passes over the training samples, 0 to test only (default: 10)
+  --epochs N        passes over the training samples, 0 to test only (default: 10); the last fifth of them
+                    at a tenth of the rate
   --batch N         samples a step (default: 64)
   --optimizer NAME  sgd (with Nesterov momentum), adam or adamw (default: sgd)
   --rate X          the learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)
   --threads N       threads, 0 for as many as the machine has (default: 0)
   --seed N          of the first weights and of the shuffling (default: 0)
   --save FILE       writes the trained model as safetensors
-  --load FILE       goes on from a model that --save wrote
+  --load FILE       goes on from a model that --save wrote, with its optimizer and rate unless others are given
   --help            shows this
 
 Ctrl-C ends the training after the current step and goes on to the test.
@@ -45,21 +46,21 @@ struct BadOption : std::runtime_error {
 
 namespace detail {
 
-/// The whole of a value as a number of at least `least`.
+/// The whole of a value as a number between two others.
 template <class Number>
-Number number(const std::string& option, std::string_view value, Number least, const char* wanted) {
+Number number(const std::string& option, std::string_view value, Number least, Number most, const char* wanted) {
   Number result{};
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
   const bool whole = error == std::errc() && end == value.data() + value.size();
-  if (!whole || !(result >= least && result < 1e300))  // also no NaN, no infinity
+  if (!whole || !(result >= least && result <= most))  // nor NaN, which is not between any two
     throw BadOption(option + " takes " + wanted + ", not \"" + std::string(value) + "\"");
   return result;
 }
 
 /// ", did you mean --epochs?" for --epoch.
 inline std::string suggestion(std::string_view option) {
-  for (const std::string_view known :
-       {"--data", "--epochs", "--batch", "--optimizer", "--rate", "--threads", "--seed", "--save", "--load", "--help"}) {
+  for (const std::string_view known : {"--data", "--epochs", "--batch", "--optimizer", "--rate", "--threads", "--seed",
+                                       "--save", "--load", "--help"}) {
     const std::size_t same = known.size() < option.size() ? known.size() : option.size();
     if (same >= 4 && known.substr(0, same) == option.substr(0, same))
       return ", did you mean " + std::string(known) + "?";
@@ -98,19 +99,20 @@ inline Options parse(int count, char** arguments) {
     } else if (known == "--load") {
       o.load = take();
     } else if (known == "--epochs") {
-      o.epochs = detail::number<std::size_t>(known, take(), 0, "a whole number of 0 or more");
+      o.epochs = detail::number<std::size_t>(known, take(), 0, 1'000'000, "a whole number from 0 to 1000000");
     } else if (known == "--batch") {
-      o.batch = detail::number<std::size_t>(known, take(), 1, "a whole number of 1 or more");
+      o.batch = detail::number<std::size_t>(known, take(), 1, 1'000'000, "a whole number from 1 to 1000000");
     } else if (known == "--threads") {
-      o.threads = detail::number<int>(known, take(), 0, "a whole number of 0 or more");
+      o.threads = detail::number(known, take(), 0, 1024, "a whole number from 0 to 1024");
     } else if (known == "--seed") {
-      o.seed = detail::number<std::uint64_t>(known, take(), 0, "a whole number of 0 or more");
+      o.seed = detail::number<std::uint64_t>(known, take(), 0, std::numeric_limits<std::uint64_t>::max(),
+                                             "a whole number from 0 to 2^64 - 1");
     } else if (known == "--rate") {
-      o.rate = detail::number<double>(known, take(), 1e-30, "a number above 0");
-      o.recompile = true;
+      o.rate = detail::number(known, take(), 1e-30, 1e6, "a number above 0 and up to 1000000");
+      o.new_optimizer = true;
     } else if (known == "--optimizer") {
       o.optimizer = take();
-      o.recompile = true;
+      o.new_optimizer = true;
       if (o.optimizer != "sgd" && o.optimizer != "adam" && o.optimizer != "adamw")
         throw BadOption("--optimizer takes sgd, adam or adamw, not \"" + o.optimizer + "\"");
     } else {

@@ -28,7 +28,8 @@ inline void print_confusion(const tesla::Tensor<std::int32_t>& labels, const std
       else
         std::printf("%5zu", count);
     }
-    std::printf("   %5.1f %%\n", total == 0 ? 0 : 100.0 * static_cast<double>(counts[digit][digit]) / static_cast<double>(total));
+    std::printf("   %5.1f %%\n",
+                total == 0 ? 0 : 100.0 * static_cast<double>(counts[digit][digit]) / static_cast<double>(total));
   }
 }
 

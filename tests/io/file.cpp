@@ -277,8 +277,7 @@ TEST_CASE("what cannot be written says why", "[io][file]") {
   CHECK_THROWS_WITH(write_text(folder.path(std::string(300, 'x')), "x"), Contains("File name too long"));
   CHECK_THROWS_WITH(write_text("", "x"), Contains("path of a file is empty"));
   CHECK_THROWS_WITH(write_text(folder.path(std::string("z\0z", 3)), "x"), Contains("zero byte"));
-  // Renaming would put a file in the place of the device.
-  CHECK_THROWS_WITH(write_text("/dev/full", "x"), Contains("\"/dev/full\"") && Contains("not a regular file"));
+  // Renaming would put a file in the place of a pipe or a device.
   const std::string fifo = folder.path("fifo");
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
   CHECK_THROWS_WITH(write_text(fifo, "x"), Contains("not a regular file"));

@@ -213,6 +213,7 @@ TEST_CASE("safetensors: what cannot be written", "[io][safetensors]") {
   refused({info}, Json::array(), "metadata must be an object");
   refused({{"w", DType::float32, {3}, info.bytes}}, Json::object(),
           "tensor \"w\" of shape {3} and dtype F32 comes with 8 bytes");
+  refused({{"w", DType::float32, {1}, info.bytes}}, Json::object(), "of shape {1} and dtype F32 comes with 8 bytes");
   refused({{"w", DType::float4, {16}, info.bytes}, {"v", DType::float4, {3}}}, Json::object(), "tensor \"v\"");
   CHECK_THROWS_WITH(io::SafeTensorsWriter(path, std::vector<io::TensorInfo>{{"v", DType::float4, {3}}}),
                     Contains("tensor \"v\" does not fill whole bytes: 12 bits"));

@@ -444,6 +444,8 @@ TEST_CASE("options of optimizers are checked", "[errors]") {
   check("Adam: .beta_2", [&] { Adam({.beta_2 = 1}); });
   check("AdamW: .beta_1", [&] { AdamW({.beta_1 = 1}); });
   check("AdamW: .beta_2", [&] { AdamW({.beta_2 = 1}); });
+  check("Adam: .epsilon", [&] { Adam({.epsilon = 0}); });
+  check("AdamW: .epsilon", [&] { AdamW({.epsilon = 0}); });
   check("SGD: .nesterov", [] { SGD({.nesterov = true}); });
 }
 

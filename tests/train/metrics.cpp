@@ -87,6 +87,18 @@ TEST_CASE("the mean absolute error is over features and samples", "[metrics]") {
                labels)["mean_absolute_error"] == 0.375);
 }
 
+TEST_CASE("a list of metrics serves several models", "[metrics]") {
+  const std::vector<tesla::model::AnyMetric<float>> metrics{tesla::metric::Accuracy()};
+  Sequential binary = identity(3), classes = identity(3);
+  const tesla::Tensor<float> x({2, 3}, {3, 1, 2, 1, 2, 3}), y({2, 3}, {1, 0, 0, 0, 0, 1});
+  binary.compile(tesla::optim::SGD(), tesla::loss::BinaryCrossEntropy(), metrics);
+  classes.compile(tesla::optim::SGD(), tesla::loss::CategoricalCrossEntropy(), metrics);
+  CHECK(binary.evaluate(x, y)["accuracy"] == Approx(1.0 / 3));
+  CHECK(classes.evaluate(x, y)["accuracy"] == 1.0);
+  binary.compile(tesla::optim::SGD(), tesla::loss::CategoricalCrossEntropy(), metrics);
+  CHECK(binary.evaluate(x, y)["accuracy"] == 1.0);
+}
+
 TEST_CASE("a metric of one's own is reported under its name", "[metrics]") {
   Sequential model = identity(2);
   const tesla::Tensor<float> x({2, 2}, {-1, 2, -3, -4}), y({2, 2});

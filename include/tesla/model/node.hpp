@@ -125,7 +125,8 @@ class MetricNode {
   virtual ~MetricNode() = default;
   virtual std::string_view name() const = 0;
   virtual double operator()(const metric::Outcome<T>& outcome) const = 0;
-  virtual void set_binary() = 0;
+  /// A copy that judges outputs one by one, where the metric can.
+  virtual std::shared_ptr<MetricNode> binary() const = 0;
 };
 
 template <class M, class T>
@@ -134,8 +135,10 @@ class MetricNodeOf final : public MetricNode<T> {
   explicit MetricNodeOf(M metric) : metric_(std::move(metric)) {}
   std::string_view name() const override { return M::name; }
   double operator()(const metric::Outcome<T>& outcome) const override { return static_cast<double>(metric_(outcome)); }
-  void set_binary() override {
-    if constexpr (requires { metric_.binary = true; }) metric_.binary = true;
+  std::shared_ptr<MetricNode<T>> binary() const override {
+    M copy = metric_;
+    if constexpr (requires { copy.binary = true; }) copy.binary = true;
+    return std::make_shared<MetricNodeOf>(std::move(copy));
   }
 
  private:
@@ -149,6 +152,12 @@ class AnyMetric {
   template <class M>
     requires(!std::same_as<M, AnyMetric> && metric::Metric<M>)
   AnyMetric(M metric) : node_(std::make_shared<MetricNodeOf<M, T>>(std::move(metric))) {}
+  /// Another metric: several models may share this one.
+  AnyMetric binary() const {
+    AnyMetric result = *this;
+    result.node_ = node_->binary();
+    return result;
+  }
   MetricNode<T>& operator*() const { return *node_; }
   MetricNode<T>* operator->() const { return node_.get(); }
 

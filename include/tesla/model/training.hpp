@@ -26,7 +26,7 @@ struct Training {
     loss = std::make_unique<LossNodeOf<L, T, B>>(std::move(new_loss));
     metrics = std::move(new_metrics);
     if (loss->facts().binary)
-      for (const auto& m : metrics) m->set_binary();
+      for (auto& m : metrics) m = m.binary();
   }
 };
 

@@ -37,7 +37,7 @@ void check_adam(std::string_view kind, const Options& o) {
   check(kind, "learning_rate", o.learning_rate, 0, 1e6);
   check_beta(kind, "beta_1", o.beta_1);
   check_beta(kind, "beta_2", o.beta_2);
-  check(kind, "epsilon", o.epsilon, 0, 1e6);
+  check(kind, "epsilon", o.epsilon, 1e-30, 1e6);  // not 0: a weight whose gradient was always 0 would become 0 / 0
   check(kind, "weight_decay", o.weight_decay, 0, 1e6);
   check(kind, "clip_norm", o.clip_norm, 0, 1e300);
 }

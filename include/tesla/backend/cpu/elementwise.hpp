@@ -8,6 +8,7 @@
 #include <tesla/backend/cpu/vector.hpp>
 #include <tesla/core/parallel.hpp>
 
+#include <array>
 #include <span>
 #include <type_traits>
 
@@ -16,7 +17,7 @@ namespace tesla::inline TESLA_TARGET::backend::cpu {
 /// A run of values, or one value for the whole run.
 template <class T>
 struct Operand {
-  const T* data;
+  const T* data = nullptr;
   bool same = false;
 
   [[gnu::always_inline]] Vector<T> at(std::size_t i, std::size_t n) const {
@@ -30,10 +31,13 @@ using MapKernel = void (*)(const void* f, T* out, const Operand<T>* in, std::siz
 
 template <class T, class F, std::size_t Inputs>
 void map_kernel(const void* context, T* out, const Operand<T>* in, std::size_t n) {
-  const F& f = *static_cast<const F*>(context);
+  // Copies of our own: the stores below cannot change them, so constants are made once, before the loop.
+  const F f = *static_cast<const F*>(context);
+  std::array<Operand<T>, Inputs> operands;
+  for (std::size_t k = 0; k < Inputs; ++k) operands[k] = in[k];
   for (std::size_t i = 0; i < n; i += width<T>)
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      store(out + i, Vector<T>(f(in[I].at(i, n)...)), n - i);
+      store(out + i, Vector<T>(f(operands[I].at(i, n)...)), n - i);
     }(std::make_index_sequence<Inputs>());
 }
 
@@ -132,15 +136,17 @@ using UpdateKernel = void (*)(const void* rule, T* weight, T* const* slots, cons
 
 template <class T, class F, std::size_t Slots>
 void update_kernel(const void* context, T* weight, T* const* slots, const T* gradient, T scale, std::size_t n) {
-  const F& rule = *static_cast<const F*>(context);
+  const F rule = *static_cast<const F*>(context);  // a copy, as above
+  std::array<T*, Slots> slot;
+  unroll<Slots>([&](auto s) { slot[s] = slots[s]; });
   const Vector<T> factor(scale);
   for (std::size_t i = 0; i < n; i += width<T>) {
     Vector<T> w = load(weight + i, n - i);
     std::array<Vector<T>, Slots> state;
-    unroll<Slots>([&](auto s) { state[s] = load(slots[s] + i, n - i); });
+    unroll<Slots>([&](auto s) { state[s] = load(slot[s] + i, n - i); });
     rule(w, Vector<T>(factor * load(gradient + i, n - i)), state);
     store(weight + i, w, n - i);
-    unroll<Slots>([&](auto s) { store(slots[s] + i, state[s], n - i); });
+    unroll<Slots>([&](auto s) { store(slot[s] + i, state[s], n - i); });
   }
 }
 
@@ -155,7 +161,8 @@ void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& p
   };
   if (left != nullptr) {
     parallel_for(m.rows, 2.0 * static_cast<double>(m.columns), [&](std::size_t begin, std::size_t end) {
-      for (std::size_t r = begin; r < end; ++r) run(r * m.stride, gradient, left[r], m.columns);
+      // From the last row to the first: the forward pass came the other way, so what it read last is still in the cache.
+      for (std::size_t r = end; r-- > begin;) run(r * m.stride, gradient, left[r], m.columns);
     });
     return;
   }

@@ -131,7 +131,7 @@ using LossKernel = void (*)(const void* f, const Operand<T>* y_target_weight, T*
 
 template <class T, class F>
 void loss_kernel(const void* context, const Operand<T>* in, T* cost, T* gradient, std::size_t n) {
-  const F& f = *static_cast<const F*>(context);
+  const F f = *static_cast<const F*>(context);
   using V = Vector<T>;
   for (std::size_t i = 0; i < n; i += width<T>) {
     const V weight = in[2].at(i, n);
