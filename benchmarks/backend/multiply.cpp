@@ -13,9 +13,7 @@ namespace {
 using tesla::backend::Cpu;
 using tesla::backend::cpu::Vector;
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// Twelve independent chains of multiply-adds, all in registers.
 [[gnu::noinline]] Vector<float> chains(std::size_t rounds, Vector<float> s) {
@@ -51,7 +49,8 @@ void multiply(benchmark::State& state) {
   const auto batch = static_cast<std::size_t>(state.range(2));
   const auto kind = static_cast<Kind>(state.range(3));
   tesla::set_threads(static_cast<int>(state.range(4)));
-  const std::size_t lanes = Cpu::lanes<float>(batch), panels = batch / lanes, stride = tesla::backend::row_stride<float>(in);
+  const std::size_t lanes = Cpu::lanes<float>(batch), panels = batch / lanes,
+                    stride = tesla::backend::row_stride<float>(in);
   const auto d = [](std::size_t n) { return static_cast<std::ptrdiff_t>(n); };
   tesla::Buffer<float> w(out * stride), x(in * batch), y(out * batch), rows(batch * stride);
   for (auto* buffer : {&w, &x, &y, &rows}) std::fill(buffer->begin(), buffer->end(), 0.5F);

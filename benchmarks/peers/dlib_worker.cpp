@@ -69,10 +69,14 @@ peers::Run prepare(const peers::Case& c) {
 static peers::Run setup(const peers::Case& c) {
   if (c.kind == "product") return {};
   switch (c.sizes.size()) {
-    case 2: return prepare<Classifier<Input>>(c);
-    case 3: return prepare<Classifier<Hidden<Input>>>(c);
-    case 4: return prepare<Classifier<Hidden<Hidden<Input>>>>(c);
-    default: return {};
+    case 2:
+      return prepare<Classifier<Input>>(c);
+    case 3:
+      return prepare<Classifier<Hidden<Input>>>(c);
+    case 4:
+      return prepare<Classifier<Hidden<Hidden<Input>>>>(c);
+    default:
+      return {};
   }
 }
 

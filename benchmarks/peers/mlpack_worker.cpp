@@ -33,7 +33,7 @@ peers::Run prepare(const peers::Case& c, Rule rule, double rate) {
   const auto& parameters = state->net.Parameters();
   state->gradient.set_size(parameters.n_rows, parameters.n_cols);
   state->policy = std::make_unique<typename Rule::template Policy<Matrix, Matrix>>(state->rule, parameters.n_rows,
-                                                                                  parameters.n_cols);
+                                                                                   parameters.n_cols);
   return [state, rate, batch = static_cast<std::size_t>(c.batch), training = c.kind == "step"](int steps) {
     double sum = 0;
     for (int i = 0; i < steps; ++i) {

@@ -57,7 +57,8 @@ class Network {
   int next() { return turn_ = (turn_ + 1) % data_.batches; }
 
   const float* input(std::size_t layer, int index) const {
-    return layer == 0 ? &data_.inputs[static_cast<std::size_t>(index) * batch_ * sizes_[0]] : outputs_[layer - 1].data();
+    return layer == 0 ? &data_.inputs[static_cast<std::size_t>(index) * batch_ * sizes_[0]]
+                      : outputs_[layer - 1].data();
   }
 
   const float* forward(int index) {
@@ -121,7 +122,8 @@ static peers::Run setup(const peers::Case& c) {
     const auto b = peers::uniform(static_cast<std::size_t>(k) * n, -1, 1, 5);
     return [=, result = std::vector<float>(static_cast<std::size_t>(m) * n)](int steps) mutable {
       for (int i = 0; i < steps; ++i) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1, a.data(), k, b.data(), n, 0, result.data(), n);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1, a.data(), k, b.data(), n, 0, result.data(),
+                    n);
       }
       return result[0];
     };

@@ -1,5 +1,5 @@
-// TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling, gathering
-// of batches and accuracy; predictions through predict_into; products through the backend.
+// TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling,
+// gathering of batches and accuracy; predictions through predict_into; products through the backend.
 #include <tesla/tesla.hpp>
 
 #include "worker.hpp"
@@ -56,7 +56,8 @@ class Network {
 /// W times X with the columns of X as samples, in panels, as layers have them.
 peers::Run product(const peers::Case& c) {
   const auto size = [&](int i) { return static_cast<std::size_t>(c.sizes[static_cast<std::size_t>(i)]); };
-  const std::size_t rows = size(0), depth = size(1), columns = size(2), lanes = tesla::backend::Cpu::lanes<float>(columns);
+  const std::size_t rows = size(0), depth = size(1), columns = size(2),
+                    lanes = tesla::backend::Cpu::lanes<float>(columns);
   if (columns % lanes != 0) return {};
   const std::size_t stride = tesla::backend::row_stride<float>(depth);
   struct Operands {

@@ -74,7 +74,8 @@ struct Data {
   explicit Data(const Case& c) : batches(c.batch < 1024 ? 1024 / c.batch : 1) {
     const std::size_t samples = static_cast<std::size_t>(batches) * c.batch;
     inputs = uniform(samples * c.sizes.front(), -0.5f, 0.5f, 1);
-    for (float value : uniform(samples, 0, 1, 2)) labels.push_back(static_cast<int>(value * c.sizes.back()) % c.sizes.back());
+    for (float value : uniform(samples, 0, 1, 2))
+      labels.push_back(static_cast<int>(value * c.sizes.back()) % c.sizes.back());
   }
 };
 
@@ -85,7 +86,8 @@ class Optimizer {
 
   void operator()(float* parameters, const float* gradient, float* first, float* second, std::size_t count) const {
     if (!adam_) {
-      for (std::size_t i = 0; i < count; ++i) parameters[i] -= sgd_rate * (first[i] = momentum * first[i] + gradient[i]);
+      for (std::size_t i = 0; i < count; ++i)
+        parameters[i] -= sgd_rate * (first[i] = momentum * first[i] + gradient[i]);
     } else {
       const float scale = adam_rate / (1 - std::pow(0.9f, static_cast<float>(step_)));
       const float unbias = 1 / std::sqrt(1 - std::pow(0.999f, static_cast<float>(step_)));
@@ -121,8 +123,8 @@ inline double microseconds(const std::function<void()>& body) {
 
 /// Answers requests until the end of the input. `setup` makes the Run of a case.
 inline int serve(const char* name, const std::string& version, const std::function<Run(const Case&)>& setup) {
-  constexpr double sample = 22e3;       // microseconds that a sample lasts at least
-  _mm_setcsr(_mm_getcsr() | 0x8040);    // subnormal numbers count as zero, also in threads that start from here
+  constexpr double sample = 22e3;     // microseconds that a sample lasts at least
+  _mm_setcsr(_mm_getcsr() | 0x8040);  // subnormal numbers count as zero, also in threads that start from here
   struct Prepared {
     Run run;
     int steps = 1;  // per sample

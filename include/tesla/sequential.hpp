@@ -35,12 +35,12 @@ struct FitOptions {
   std::size_t epochs = 1;
   std::size_t batch_size = 32;
   bool shuffle = true;
-  std::uint64_t seed = 0;            // of the shuffling
-  data::Samples validation = {};     // a dataset, or {x, y}: evaluated after each epoch
-  ArrayView sample_weight = {};      // one weight a sample, multiplied onto its loss
+  std::uint64_t seed = 0;         // of the shuffling
+  data::Samples validation = {};  // a dataset, or {x, y}: evaluated after each epoch
+  ArrayView sample_weight = {};   // one weight a sample, multiplied onto its loss
   std::vector<train::AnyCallback<Model>> callbacks = {};
-  int verbose = 1;                   // 0 silent, 1 a bar on a terminal and else a line an epoch, 2 a line an epoch
-  bool stop_on_interrupt = false;    // Ctrl-C ends training after the batch, with the history so far
+  int verbose = 1;                 // 0 silent, 1 a bar on a terminal and else a line an epoch, 2 a line an epoch
+  bool stop_on_interrupt = false;  // Ctrl-C ends training after the batch, with the history so far
 };
 
 template <class T, class B>
@@ -49,10 +49,10 @@ class BasicSequential {
   using Scalar = T;
   using Options = FitOptions<BasicSequential>;
 
-  explicit BasicSequential(const SequentialOptions& options = {}) : network_(std::make_unique<model::Network<T, B>>(options.seed)) {}
+  explicit BasicSequential(const SequentialOptions& options = {})
+      : network_(std::make_unique<model::Network<T, B>>(options.seed)) {}
   template <layer::Layer... L>
-    requires(sizeof...(L) > 0)
-  explicit BasicSequential(L... layers) : BasicSequential() {
+  requires(sizeof...(L) > 0) explicit BasicSequential(L... layers) : BasicSequential() {
     (add_layer(std::move(layers)), ...);
   }
 
@@ -76,7 +76,9 @@ class BasicSequential {
   /// Trains on samples; the history has one entry an epoch. On an error the parameters are as the last good step left
   /// them, and as they were when no step was made.
   History fit(const data::Samples& samples, const Options& options = {});
-  History fit(const ArrayView& x, const ArrayView& y, const Options& options = {}) { return fit(data::Samples(x, y), options); }
+  History fit(const ArrayView& x, const ArrayView& y, const Options& options = {}) {
+    return fit(data::Samples(x, y), options);
+  }
 
   /// The loss and the metrics over samples.
   Scores evaluate(const data::Samples& samples, const EvaluateOptions& options = {}) {
@@ -165,7 +167,8 @@ class BasicSequential {
   }
   void need_built(std::string_view who) {
     if (!network_->built() && network_->wanted_input().rank() != 0) network_->build(network_->wanted_input());
-    if (!network_->built()) raise<UsageError>(who, ": the model does not know its input's shape yet; call build(shape) or fit first");
+    if (!network_->built())
+      raise<UsageError>(who, ": the model does not know its input's shape yet; call build(shape) or fit first");
   }
   void build_for(const ArrayView& x) {
     if (network_->built()) return;
@@ -212,7 +215,8 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   const Panels<const T> y = w.output(network_->entries().size() - 1);
   const double loss = training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(0, y.features));
   if (!is_finite(loss))
-    raise<DataError>(name, "the loss is ", loss, "; the first values that are not finite come from ", network_->first_overflow(w),
+    raise<DataError>(name, "the loss is ", loss, "; the first values that are not finite come from ",
+                     network_->first_overflow(w),
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
   network_->backward(w);
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader, training_.loss->from_logits());
@@ -225,40 +229,46 @@ void BasicSequential<T, B>::update(const StepName& name) {
   B& backend = network_->backend();
   auto& store = network_->store();
   const auto slots = network_->gradient_slots();
-  // The gradient of a bias sums what flows back through its layer: where that overflows, it shows here.
+  const auto squares_of = [&](const auto& s) {
+    if (!s.outer) return backend.squared_norm(s.gradient);
+    const std::size_t rows = s.value.rows, columns = s.value.columns;
+    return backend.squared_norm(backend::Matrix<T>{s.gradient.data, 1, rows, rows}) *
+           backend.squared_norm(backend::Matrix<T>{const_cast<T*>(s.right), 1, columns, columns});
+  };
+  const auto check = [&](double squares, std::string_view parameter) {
+    if (!is_finite(squares))
+      raise<DataError>(name, "the gradient of ", parameter,
+                       " is not finite. The parameters are as the step before left them; try a "
+                       "smaller learning rate, or .clip_norm");
+  };
+  // The gradient of a bias sums what flows back through its layer: where that overflows, it shows here. Weights are
+  // looked at where that costs little, and where their layer has no bias.
   bool outer = false;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     outer |= slots[i].outer;
-    if (store.places()[i].shape.rank() != 1) continue;
-    const double norm = backend.squared_norm(slots[i].gradient);
-    if (!is_finite(norm))
-      raise<DataError>(name, "the gradient of ", store.places()[i].name, " is not finite. The parameters are as the step before left "
-                       "them; try a smaller learning rate, or .clip_norm");
+    const auto& place = store.places()[i];
+    const bool more = i + 1 < slots.size() && store.places()[i + 1].layer == place.layer;
+    if (place.shape.rank() == 1 || slots[i].outer || !more) check(squares_of(slots[i]), place.name);
   }
   const double clip = training_.optimizer->facts().clip_norm;
   if (clip > 0) {
     double squares = 0;
-    for (const auto& s : slots) {
-      if (!s.outer) {
-        squares += backend.squared_norm(s.gradient);
-      } else {
-        const std::size_t rows = s.value.rows, columns = s.value.columns;
-        squares += backend.squared_norm(backend::Matrix<T>{s.gradient.data, 1, rows, rows}) *
-                   backend.squared_norm(backend::Matrix<T>{const_cast<T*>(s.right), 1, columns, columns});
-      }
-    }
+    for (const auto& s : slots) squares += squares_of(s);
+    check(squares, "all parameters");
     const double norm = std::sqrt(squares);
     if (norm > clip)
       for (const auto& s : slots) {
         const std::size_t n = s.outer ? s.value.rows : s.gradient.rows * s.gradient.stride;
         const Panels<T> all{s.gradient.data, n, 1, 1};
-        backend.map([scale = clip / (norm + 1e-6)](auto g) { return g * math::number<decltype(g)>(scale); }, all, Panels<const T>(all));
+        backend.map([scale = clip / (norm + 1e-6)](auto g) { return g * math::number<decltype(g)>(scale); }, all,
+                    Panels<const T>(all));
       }
   }
   const std::size_t number = ++training_.step;
   if (!outer) {
     const std::size_t all = store.block_size();
-    training_.optimizer->update(backend, number, {store.values(), 1, all, all}, store.slot_pointers(), nullptr, store.gradients());
+    training_.optimizer->update(backend, number, {store.values(), 1, all, all}, store.slot_pointers(), nullptr,
+                                store.gradients());
     return;
   }
   std::vector<T*>& at = training_.slot_pointers;
@@ -281,7 +291,8 @@ template <class T, class B>
   need_slots();
   Loader loader(samples, *network_, training_.loss->targets(), "fit: ");
   std::optional<Loader> validation;
-  if (!options.validation.empty()) validation.emplace(options.validation, *network_, training_.loss->targets(), "fit: validation ");
+  if (!options.validation.empty())
+    validation.emplace(options.validation, *network_, training_.loss->targets(), "fit: validation ");
 
   const std::size_t size = loader.size(), batches = (size + batch_size - 1) / batch_size;
   std::vector<std::uint32_t> order(options.shuffle ? size : 0);
@@ -305,7 +316,8 @@ template <class T, class B>
       history.interrupted = true;
       break;
     }
-    // The order depends on how often the model was trained before, so that going on after a load is as if it never stopped.
+    // The order depends on how often the model was trained before, so that going on after a load is as if it never
+    // stopped.
     if (options.shuffle) random::shuffle(order, options.seed, training_.epochs);
     for (std::size_t batch = 0; batch < batches && !moment.stop; ++batch) {
       const std::size_t first = batch * batch_size, count = std::min(batch_size, size - first);
@@ -356,7 +368,8 @@ void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Sco
   B& backend = network_->backend();
   scorer.reset();
   for (std::size_t first = 0; first < loader.size(); first += batch_size) {
-    model::Workspace<T>& w = network_->workspace(std::min(batch_size, loader.size() - first), false, loader.target_features());
+    model::Workspace<T>& w =
+        network_->workspace(std::min(batch_size, loader.size() - first), false, loader.target_features());
     const backend::Target<T> target = loader.load(backend, w, nullptr, first);
     network_->forward(w);
     const Panels<const T> y = w.output(network_->entries().size() - 1);
@@ -380,7 +393,8 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     model::Workspace<T>& w = network_->workspace(std::min(batch_size, x.samples() - first), false, 0);
     network_->backend().gather(backend::Rows{&x, nullptr, first, w.batch()}, w.input(), backend::Matrix<T>());
     network_->forward(w);
-    network_->backend().scatter(Panels<const T>(w.output(network_->entries().size() - 1)), out.data() + first * features);
+    network_->backend().scatter(Panels<const T>(w.output(network_->entries().size() - 1)),
+                                out.data() + first * features);
   }
 }
 

@@ -43,8 +43,10 @@ Real normal_density(Real x) { return std::exp(-x * x / 2) / std::sqrt(2 * std::a
 TEMPLATE_LIST_TEST_CASE("map: linear, relu, leaky_relu and elu", "[backend][conformance]", Cases) {
   using C = TestType;
   const auto one = [](Real) { return Real(1); };
-  check_function<C>(math::Identity(), [](Real x) { return x; }, one);
-  check_function<C>(math::Relu(), [](Real x) { return std::max(x, Real(0)); }, [](Real x) { return Real(x > 0 ? 1 : 0); });
+  check_function<C>(
+      math::Identity(), [](Real x) { return x; }, one);
+  check_function<C>(
+      math::Relu(), [](Real x) { return std::max(x, Real(0)); }, [](Real x) { return Real(x > 0 ? 1 : 0); });
   check_function<C>(
       math::LeakyRelu{0.125}, [](Real x) { return x > 0 ? x : x / 8; }, [](Real x) { return Real(x > 0 ? 1 : 0.125); });
   check_function<C>(
@@ -60,7 +62,8 @@ TEMPLATE_LIST_TEST_CASE("map: gelu, sigmoid, tanh and softplus", "[backend][conf
   check_function<C>(math::Sigmoid(), logistic, [](Real x) { return logistic(x) * logistic(-x); });
   check_function<C>(
       math::Tanh(), [](Real x) { return std::tanh(x); }, [](Real x) { return 1 - std::tanh(x) * std::tanh(x); });
-  check_function<C>(math::Softplus(), [](Real x) { return std::log1p(std::exp(x)); }, logistic);
+  check_function<C>(
+      math::Softplus(), [](Real x) { return std::log1p(std::exp(x)); }, logistic);
 }
 
 TEMPLATE_LIST_TEST_CASE("map: functions keep finite far out", "[backend][conformance]", Cases) {
@@ -158,8 +161,8 @@ TEMPLATE_LIST_TEST_CASE("map and map_sum: the result may be one of the operands"
     }
     bench.backend.map([](auto x, auto y) { return x * y; }, a.panels(), a.in(), b.in());
     bench.compare(a.rows(), once);
-    bench.backend.map_sum([](auto x, auto y) { return x * y; }, a.panels(), backend::Features<T>{sums.data(), features}, a.in(),
-                          b.in());
+    bench.backend.map_sum([](auto x, auto y) { return x * y; }, a.panels(), backend::Features<T>{sums.data(), features},
+                          a.in(), b.in());
     bench.compare(a.rows(), twice);
     bench.compare(sums.read(), totals, std::sqrt(Real(batch)) + 1);
   }

@@ -67,12 +67,12 @@ TEMPLATE_LIST_TEST_CASE("gather: all element types in all kinds of arrays", "[ba
       const Source<S> source(samples, height, w, strides, flat);
       for (const std::size_t count : {1, 7, 16, 65}) check_gather(bench, source, 11, count);
     };
-    check({w, w, 1}, 1, true);              // row-major
-    check({w + 4, w, 1}, 1, true);          // with gaps between rows
-    check({1, 1, samples}, 1, true);        // column-major
-    check({3 * w, w, 3}, 1, true);          // every third value
-    check({h * w, w, 1}, h, false);         // samples with two extents
-    check({w, samples * w, 1}, h, false);   // extents in another order
+    check({w, w, 1}, 1, true);             // row-major
+    check({w + 4, w, 1}, 1, true);         // with gaps between rows
+    check({1, 1, samples}, 1, true);       // column-major
+    check({3 * w, w, 3}, 1, true);         // every third value
+    check({h * w, w, 1}, h, false);        // samples with two extents
+    check({w, samples * w, 1}, h, false);  // extents in another order
     check({1, samples * w, samples}, h, false);
   };
   check_type(float());

@@ -69,7 +69,8 @@ void check_cross_entropy(Bench<C>& bench, Size size, const std::vector<typename 
     const auto result = bench.repeated([&] {
       const auto dx = bench.batch(size);
       const double with = bench.backend.cross_entropy(x.in(), target, q.data(), dx.panels());
-      REQUIRE(std::fabs(Real(with) - loss) <= C::tolerance * scale * (1 + std::sqrt(Real(batch))) + C::tolerance * loss);
+      REQUIRE(std::fabs(Real(with) - loss) <=
+              C::tolerance * scale * (1 + std::sqrt(Real(batch))) + C::tolerance * loss);
       REQUIRE(bench.backend.cross_entropy(x.in(), target, q.data(), Panels<T>()) == with);
       return with_loss(dx.rows(), with);
     });
@@ -87,7 +88,8 @@ void check_elementwise(const F& f, const Value& value, const Slope& slope) {
   for (const auto [batch, features] : all) {
     INFO("batch " << batch << " features " << features);
     const std::size_t n = batch * features;
-    const std::vector<T> ys = bench.random(n, 1, 0.1, 2), ts = bench.random(n, 2, 0.1, 2), weights = bench.random(batch, 3, 0, 2);
+    const std::vector<T> ys = bench.random(n, 1, 0.1, 2), ts = bench.random(n, 2, 0.1, 2),
+                         weights = bench.random(batch, 3, 0, 2);
     const auto y = bench.batch({batch, features}, ys), t = bench.batch({batch, features}, ts);
     const auto q = lane_weights(bench, batch, weights);
     Real loss = 0;
@@ -191,10 +193,12 @@ TEMPLATE_LIST_TEST_CASE("cross_entropy: extreme logits stay finite", "[backend][
 
 TEMPLATE_LIST_TEST_CASE("elementwise_loss: losses of all kinds of functions", "[backend][conformance]", Cases) {
   using C = TestType;
-  check_elementwise<C>([](auto y, auto t) { return (y - t) * (y - t); }, [](Real y, Real t) { return (y - t) * (y - t); },
-                       [](Real y, Real t) { return 2 * (y - t); });
+  check_elementwise<C>([](auto y, auto t) { return (y - t) * (y - t); },
+                       [](Real y, Real t) { return (y - t) * (y - t); }, [](Real y, Real t) { return 2 * (y - t); });
   check_elementwise<C>([](auto y, auto t) { return abs(y - t); }, [](Real y, Real t) { return std::fabs(y - t); },
-                       [](Real y, Real t) { return Real(y > t ? 1 : y < t ? -1 : 0); });
+                       [](Real y, Real t) {
+                         return Real(y > t ? 1 : y < t ? -1 : 0);
+                       });
   check_elementwise<C>([](auto y, auto t) { return 3 - t * log(y) / 2 + sqrt(y); },
                        [](Real y, Real t) { return 3 - t * std::log(y) / 2 + std::sqrt(y); },
                        [](Real y, Real t) { return 1 / (2 * std::sqrt(y)) - t / (2 * y); });

@@ -19,9 +19,9 @@ struct Shift {
 
 /// What is multiplied: a matrix {rows, depth} with the samples' features, as a dense layer does.
 struct Options {
-  bool transposed = false;   // the matrix is stored as {depth, rows}
+  bool transposed = false;  // the matrix is stored as {depth, rows}
   bool bias = false, accumulate = false, epilogue = false;
-  bool last_columns = false; // of the last panel only the lanes with samples
+  bool last_columns = false;  // of the last panel only the lanes with samples
   std::size_t last_depth = 0;
 };
 
@@ -41,9 +41,9 @@ Reals expected_product(std::size_t rows, std::size_t depth, std::size_t batch, c
 template <class C>
 void check_panels(Bench<C>& bench, std::size_t rows, std::size_t depth, std::size_t batch, const Options& o) {
   using T = typename C::Scalar;
-  INFO("rows " << rows << " depth " << depth << " batch " << batch << " transposed " << o.transposed << " bias " << o.bias
-               << " accumulate " << o.accumulate << " epilogue " << o.epilogue << " last_columns " << o.last_columns
-               << " last_depth " << o.last_depth);
+  INFO("rows " << rows << " depth " << depth << " batch " << batch << " transposed " << o.transposed << " bias "
+               << o.bias << " accumulate " << o.accumulate << " epilogue " << o.epilogue << " last_columns "
+               << o.last_columns << " last_depth " << o.last_depth);
   const auto seed = static_cast<unsigned>(rows + depth + batch);
   const std::vector<T> weights = bench.random(rows * depth, seed), inputs = bench.random(batch * depth, seed + 1),
                        bias = bench.random(rows, seed + 2), before = bench.random(batch * rows, seed + 3);
@@ -70,8 +70,7 @@ void check_panels(Bench<C>& bench, std::size_t rows, std::size_t depth, std::siz
     const Panels<const T> in = b.in(), out = c.in();
     backend::Product<T> p;
     p.count = in.panels(), p.rows = rows, p.depth = depth, p.columns = in.lanes;
-    if (o.last_columns)
-      p.last_columns = std::min(in.lanes, round_up(in.live(in.panels() - 1), cache_line / sizeof(T)));
+    if (o.last_columns) p.last_columns = std::min(in.lanes, round_up(in.live(in.panels() - 1), cache_line / sizeof(T)));
     p.last_depth = o.last_depth;
     p.a = a.data(), p.a_row = o.transposed ? 1 : a.stride(), p.a_depth = o.transposed ? a.stride() : 1;
     p.b = in.data, p.b_depth = signed_size(in.lanes), p.b_item = signed_size(in.stride());
@@ -102,7 +101,8 @@ TEMPLATE_LIST_TEST_CASE("multiply: weights and panels, in all sizes", "[backend]
       }
   for (const std::size_t batch : batches)
     for (const std::size_t rows : {7, 65})
-      for (const bool transposed : {false, true}) check_panels(bench, rows, 63, batch, {transposed, true, false, true, true, 0});
+      for (const bool transposed : {false, true})
+        check_panels(bench, rows, 63, batch, {transposed, true, false, true, true, 0});
 }
 
 TEMPLATE_LIST_TEST_CASE("multiply: every combination of the options", "[backend][conformance]", Cases) {
@@ -110,8 +110,9 @@ TEMPLATE_LIST_TEST_CASE("multiply: every combination of the options", "[backend]
   for (const std::size_t batch : {1, 7, 100})
     for (unsigned bits = 0; bits < 32; ++bits)
       for (const std::size_t last_depth : {0, 5})
-        check_panels(bench, 13, 21, batch,
-                     {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0, last_depth});
+        check_panels(
+            bench, 13, 21, batch,
+            {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0, last_depth});
 }
 
 TEMPLATE_LIST_TEST_CASE("multiply: a depth that takes several rounds", "[backend][conformance]", Cases) {
@@ -124,7 +125,8 @@ TEMPLATE_LIST_TEST_CASE("multiply: a depth that takes several rounds", "[backend
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("multiply: segments, the sums over the samples of all panels", "[backend][conformance]", Cases) {
+TEMPLATE_LIST_TEST_CASE("multiply: segments, the sums over the samples of all panels", "[backend][conformance]",
+                        Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
   for (const std::size_t batch : batches)

@@ -56,7 +56,8 @@ void check_update(const Rule& rule) {
       const auto g = bench.table(rows, columns, gradient);
       const auto l = bench.array(left), r = bench.array(right);
       const auto result = bench.repeated([&] {
-        const auto value = bench.table(rows, columns, weights), first = bench.table(rows, columns), second = bench.table(rows, columns);
+        const auto value = bench.table(rows, columns, weights), first = bench.table(rows, columns),
+                   second = bench.table(rows, columns);
         backend::Updated<T, Slots> updated{value.matrix(), {}};
         if constexpr (Slots > 0) updated.slots[0] = first.data();
         if constexpr (Slots > 1) updated.slots[1] = second.data();

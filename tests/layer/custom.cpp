@@ -31,7 +31,8 @@ struct LargestError {
   template <class T>
   double operator()(const metric::Outcome<T>& o) const {
     T largest = 0;
-    for (std::size_t i = 0; i < o.prediction.size(); ++i) largest = std::max(largest, std::abs(o.prediction[i] - o.target[i]));
+    for (std::size_t i = 0; i < o.prediction.size(); ++i)
+      largest = std::max(largest, std::abs(o.prediction[i] - o.target[i]));
     return largest;
   }
 };
@@ -68,7 +69,8 @@ struct FourthPower {
   static constexpr std::string_view kind = "FourthPower";
   loss::Targets targets() const { return loss::Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return loss::mean_over_features(backend, fourth_power.function, y, target, weights, gradient);
   }
 };
@@ -111,7 +113,8 @@ TEMPLATE_TEST_CASE("A layer and a loss of one's own", "[layer][loss][custom]", O
   run(FourthPower());
 }
 
-TEMPLATE_TEST_CASE("A layer of one's own passes gradients on, through one sample and many", "[layer][custom]", OnCpu, OnReference) {
+TEMPLATE_TEST_CASE("A layer of one's own passes gradients on, through one sample and many", "[layer][custom]", OnCpu,
+                   OnReference) {
   for (const std::size_t batch : {1, 2, 3, 70}) {
     INFO("batch " << batch);
     // y = s (w x + b) with w = {{1, 2}, {0, -1}}, b = {0.5, 1}, s = {2, -1}, at x = {3, 1}: h = {5.5, 0}, y = {11, 0}.
@@ -125,8 +128,8 @@ TEMPLATE_TEST_CASE("A layer of one's own passes gradients on, through one sample
     for (std::size_t i = 0; i < batch; ++i) inputs(i, 0) = 3, inputs(i, 1) = 1, targets(i, 0) = 10, targets(i, 1) = 1;
     model.compile(optim::SGD({.learning_rate = 1}), loss::MeanSquaredError());
     CHECK(model.train_step(inputs, targets) == Approx(1));
-    check(parameter(model, "scale.scale"), {2 - 5.5, -1 - 0.0});       // dy h
-    check(parameter(model, "dense.bias"), {0.5 - 2, 1 - 1});           // dh = dy s = {2, 1}
+    check(parameter(model, "scale.scale"), {2 - 5.5, -1 - 0.0});  // dy h
+    check(parameter(model, "dense.bias"), {0.5 - 2, 1 - 1});      // dh = dy s = {2, 1}
     check(parameter(model, "dense.weight"), {1 - 6, 2 - 2, 0 - 3, -1 - 1});
   }
 }
@@ -186,7 +189,8 @@ TEST_CASE("Extensions of one's own: both backends train alike", "[layer][custom]
   };
   const auto on_cpu = train(OnCpu()), on_reference = train(OnReference());
   REQUIRE(on_cpu.size() == on_reference.size());
-  for (std::size_t i = 0; i < on_cpu.size(); ++i) CHECK(on_cpu[i] == Approx(on_reference[i]).epsilon(1e-4).margin(1e-5));
+  for (std::size_t i = 0; i < on_cpu.size(); ++i)
+    CHECK(on_cpu[i] == Approx(on_reference[i]).epsilon(1e-4).margin(1e-5));
 }
 
 namespace {

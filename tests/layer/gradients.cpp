@@ -14,8 +14,17 @@ const auto swish = [](auto x) { return x / (1 + exp(-x)); };
 
 /// Every activation, by the name it is reported under.
 std::vector<Activation> activations() {
-  return {linear, relu,    Activation({leaky_relu.function, 0.2}), Activation({elu.function, 0.7}), gelu, sigmoid, tesla::tanh,
-          softplus, softmax, log_softmax, activation(swish)};
+  return {linear,
+          relu,
+          Activation({leaky_relu.function, 0.2}),
+          Activation({elu.function, 0.7}),
+          gelu,
+          sigmoid,
+          tesla::tanh,
+          softplus,
+          softmax,
+          log_softmax,
+          activation(swish)};
 }
 
 template <class B>
@@ -83,7 +92,8 @@ layer::DenseOptions dense(std::size_t units, Activation activation = {}, bool us
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("gradients: dense layers with every activation", "[layer][gradients]", backend::Reference, backend::Cpu) {
+TEMPLATE_TEST_CASE("gradients: dense layers with every activation", "[layer][gradients]", backend::Reference,
+                   backend::Cpu) {
   for (const Activation& f : activations())
     for (const bool use_bias : {true, false})
       for (const std::size_t batch : batches) {
@@ -95,10 +105,11 @@ TEMPLATE_TEST_CASE("gradients: dense layers with every activation", "[layer][gra
       }
 }
 
-TEMPLATE_TEST_CASE("gradients: activations as layers, first, between and last", "[layer][gradients]", backend::Reference,
-                   backend::Cpu) {
-  const std::vector<Activation> layers = {ReLU(), LeakyReLU({.slope = 0.2}), ELU({.alpha = 0.7}), GELU(), Sigmoid(), Tanh(),
-                                          Softplus(), Softmax(), LogSoftmax(), activation(swish)};
+TEMPLATE_TEST_CASE("gradients: activations as layers, first, between and last", "[layer][gradients]",
+                   backend::Reference, backend::Cpu) {
+  const std::vector<Activation> layers = {
+      ReLU(),       LeakyReLU({.slope = 0.2}), ELU({.alpha = 0.7}), GELU(), Sigmoid(), Tanh(), Softplus(), Softmax(),
+      LogSoftmax(), activation(swish)};
   for (const Activation& f : layers)
     for (const std::size_t batch : batches) {
       INFO(f.function_name());
@@ -112,7 +123,8 @@ TEMPLATE_TEST_CASE("gradients: activations as layers, first, between and last", 
     }
 }
 
-TEMPLATE_TEST_CASE("gradients: shapes that are only seen in another way", "[layer][gradients]", backend::Reference, backend::Cpu) {
+TEMPLATE_TEST_CASE("gradients: shapes that are only seen in another way", "[layer][gradients]", backend::Reference,
+                   backend::Cpu) {
   for (const std::size_t batch : batches) {
     Model<TestType> model(Input({2, 3}), Flatten(), Dense(dense(7, tesla::tanh)), Flatten(), Dense(dense(outputs)));
     model.build({2, 3});
@@ -120,7 +132,8 @@ TEMPLATE_TEST_CASE("gradients: shapes that are only seen in another way", "[laye
   }
 }
 
-TEMPLATE_TEST_CASE("gradients: every loss, with and without weights", "[layer][loss][gradients]", backend::Reference, backend::Cpu) {
+TEMPLATE_TEST_CASE("gradients: every loss, with and without weights", "[layer][loss][gradients]", backend::Reference,
+                   backend::Cpu) {
   for (const std::size_t batch : batches)
     for (const bool weighted : {false, true}) {
       const auto check = [&](const Activation& last, const auto& loss) {

@@ -82,7 +82,8 @@ TEST_CASE("Initializers: normal ones have their deviation", "[layer][initializer
 }
 
 TEST_CASE("Initializers: constants", "[layer][initializer]") {
-  for (const auto& [initializer, value] : {std::pair{init::zeros, 0.0}, {init::ones, 1.0}, {init::constant(-2.5), -2.5}})
+  for (const auto& [initializer, value] :
+       {std::pair{init::zeros, 0.0}, {init::ones, 1.0}, {init::constant(-2.5), -2.5}})
     for (const double v : initializer.values({3, 5}, 1, 1)) CHECK(v == value);
 }
 

@@ -459,33 +459,39 @@ TEST_CASE("a loss that becomes infinite ends training with the parameters of the
     }
   };
   const auto x = normal_numbers({40, 6}, 1), y = normal_numbers({40, 2}, 2);
-  for (const double rate : {0.5, 1.0, 10.0, 100.0, 1e4, 1e6})
+  for (const double rate : {0.5, 10.0, 1e4, 1e6})
     for (const bool bias : {true, false})
       for (const auto& activation : {tesla::linear, tesla::relu, tesla::softplus})
-        for (const std::size_t batch_size : {std::size_t{7}, std::size_t{1}}) {
-          INFO("learning rate " << rate << ", bias " << bias << ", batches of " << batch_size << ", function "
-                                << static_cast<int>(activation.function));
-          Sequential model;
-          for (const std::size_t units : {16, 16, 2})
-            model.add_layer(Dense({.units = units, .use_bias = bias, .activation = activation}));
-          model.compile(tesla::optim::SGD({.learning_rate = rate, .momentum = 0.9}), tesla::loss::MeanSquaredError());
-          model.build({6});
-          std::string last = parameter_bits(model);
-          std::size_t batches = 0;
-          try {
-            model.fit(x, y,
-                      {.epochs = 20, .batch_size = batch_size, .callbacks = {Recorder{&last, &batches}}, .verbose = 0});
-          } catch (const DataError& error) {
-            INFO(error.what());
-            const std::size_t each = (40 + batch_size - 1) / batch_size;
-            CHECK_THAT(error.what(), Catch::Contains(tesla::text("fit: epoch ", batches / each + 1, ", batch ",
-                                                                 batches % each + 1)) &&
-                                         (Catch::Contains("dense") || Catch::Contains("the loss itself")) &&
-                                         Catch::Contains("learning rate"));
-          }
-          CHECK(parameter_bits(model) == last);
-          CHECK(all_finite(model));
-        }
+        for (const std::size_t batch_size : {7, 1})
+          for (const double clip : {0.0, 1e6})
+            for (const std::uint64_t seed : {0, 1, 2, 3}) {
+              INFO("learning rate " << rate << ", bias " << bias << ", batches of " << batch_size << ", function "
+                                    << static_cast<int>(activation.function) << ", clip " << clip << ", seed " << seed);
+              Sequential model;
+              for (const std::size_t units : {16, 16, 2})
+                model.add_layer(Dense({.units = units, .use_bias = bias, .activation = activation}));
+              model.compile(tesla::optim::SGD({.learning_rate = rate, .momentum = 0.9, .clip_norm = clip}),
+                            tesla::loss::MeanSquaredError());
+              model.build({6});
+              std::string last = parameter_bits(model);
+              std::size_t batches = 0;
+              try {
+                model.fit(x, y,
+                          {.epochs = 20,
+                           .batch_size = batch_size,
+                           .seed = seed,
+                           .callbacks = {Recorder{&last, &batches}},
+                           .verbose = 0});
+              } catch (const DataError& error) {
+                INFO(error.what());
+                const std::size_t each = (40 + batch_size - 1) / batch_size;
+                CHECK_THAT(error.what(), Catch::Contains(tesla::text("fit: epoch ", batches / each + 1, ", batch ",
+                                                                     batches % each + 1, ": ")) &&
+                                             Catch::Contains("learning rate"));
+              }
+              CHECK((parameter_bits(model) == last));
+              CHECK(all_finite(model));
+            }
 
   Sequential model;
   model.add_layer(Dense({.units = 2, .name = "only"}));

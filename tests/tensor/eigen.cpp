@@ -15,7 +15,8 @@ void check(const M& matrix) {
   CHECK(view.data() == matrix.data());
   for (Eigen::Index r = 0; r < matrix.rows(); ++r)
     for (Eigen::Index c = 0; c < matrix.cols(); ++c)
-      REQUIRE(view.value(static_cast<std::size_t>(r), static_cast<std::size_t>(c)) == static_cast<double>(matrix(r, c)));
+      REQUIRE(view.value(static_cast<std::size_t>(r), static_cast<std::size_t>(c)) ==
+              static_cast<double>(matrix(r, c)));
 }
 
 template <class T>
@@ -65,7 +66,8 @@ TEST_CASE("Eigen: vectors have one extent", "[tensor][eigen]") {
   const auto column = matrix.col(1);
   const ArrayView of_column = column;
   CHECK(of_column.shape() == Shape{4});
-  for (std::size_t i = 0; i < 4; ++i) CHECK(of_column.value(i) == static_cast<double>(matrix(static_cast<Eigen::Index>(i), 1)));
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(of_column.value(i) == static_cast<double>(matrix(static_cast<Eigen::Index>(i), 1)));
 }
 
 TEST_CASE("Eigen: tensors as maps of their own memory", "[tensor][eigen]") {

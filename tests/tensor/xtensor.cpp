@@ -18,7 +18,8 @@ void check(const X& x) {
   REQUIRE(view.shape().rank() == x.dimension());
   for (std::size_t axis = 0; axis < x.dimension(); ++axis) REQUIRE(view.shape()[axis] == x.shape()[axis]);
   std::size_t i = 0;
-  for (auto value = x.template begin<xt::layout_type::row_major>(); value != x.template end<xt::layout_type::row_major>(); ++value, ++i)
+  for (auto value = x.template begin<xt::layout_type::row_major>();
+       value != x.template end<xt::layout_type::row_major>(); ++value, ++i)
     REQUIRE(view.value(i / view.features(), i % view.features()) == static_cast<double>(*value));
   REQUIRE(i == view.size());
 }

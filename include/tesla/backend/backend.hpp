@@ -9,14 +9,13 @@
 //   layout     lanes: samples in a panel; gather: samples of any array to panels; scatter: panels to rows;
 //              transpose: panels to one row a sample
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
-//   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch; apply, apply_gradient: a user's function
-//   softmax    softmax, softmax_gradient
-//   losses     cross_entropy, elementwise_loss
-//   updates    update, update_outer, squared_norm, squared_norm_outer: optimizers, one pass over the parameters
+//   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch; apply, apply_gradient: a user's
+//   function softmax    softmax, softmax_gradient losses     cross_entropy, elementwise_loss updates    update,
+//   update_outer, squared_norm, squared_norm_outer: optimizers, one pass over the parameters
 //
-// Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all samples.
-// Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike. Sums run in
-// an order that depends on shapes alone. Calls may return before the work is done; read() waits for it.
+// Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
+// samples. Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike.
+// Sums run in an order that depends on shapes alone. Calls may return before the work is done; read() waits for it.
 #pragma once
 
 #include <tesla/backend/functions.hpp>

@@ -65,9 +65,11 @@ class TextPart {
   template <std::floating_point T>
   TextPart(T part) : kind_(Kind::real), real_(static_cast<double>(part)) {}
   template <class T>
-    requires requires(const T& part) { part.to_string(); }
+  requires requires(const T& part) { part.to_string(); }
   TextPart(const T& part)
-      : kind_(Kind::object), object_{&part, [](const void* p) -> std::string { return static_cast<const T*>(p)->to_string(); }} {}
+      : kind_(Kind::object), object_{&part, [](const void* p) -> std::string {
+                                       return static_cast<const T*>(p)->to_string();
+                                     }} {}
 
   void append_to(std::string& text) const;
 
@@ -90,9 +92,15 @@ class TextPart {
 [[gnu::cold, gnu::noinline]] inline void TextPart::append_to(std::string& text) const {
   char buffer[32];
   switch (kind_) {
-    case Kind::text: text += text_; break;
-    case Kind::letter: text += static_cast<char>(whole_); break;
-    case Kind::object: text += object_.to_string(object_.data); break;
+    case Kind::text:
+      text += text_;
+      break;
+    case Kind::letter:
+      text += static_cast<char>(whole_);
+      break;
+    case Kind::object:
+      text += object_.to_string(object_.data);
+      break;
     case Kind::real:
       std::snprintf(buffer, sizeof buffer, "%.6g", real_);
       text += buffer;

@@ -70,11 +70,8 @@ struct Dual {
 
   Dual(V v, V s) : value(v), slope(s) {}
   template <class A>
-    requires std::is_arithmetic_v<A>
-  Dual(A constant) : value(static_cast<Scalar>(constant)), slope(Scalar(0)) {}
-  Dual(V constant)
-    requires(!std::is_arithmetic_v<V>)
-      : value(constant), slope(Scalar(0)) {}
+  requires std::is_arithmetic_v<A> Dual(A constant) : value(static_cast<Scalar>(constant)), slope(Scalar(0)) {}
+  Dual(V constant) requires(!std::is_arithmetic_v<V>) : value(constant), slope(Scalar(0)) {}
 
   friend Dual operator+(Dual a, Dual b) { return {a.value + b.value, a.slope + b.slope}; }
   friend Dual operator-(Dual a, Dual b) { return {a.value - b.value, a.slope - b.slope}; }
@@ -115,22 +112,14 @@ struct Dual {
     const V e = expm1(a.value);
     return {e, (e + V(Scalar(1))) * a.slope};
   }
-  friend Dual log(Dual a) {
-    return {log(a.value), a.slope / a.value};
-  }
-  friend Dual log1p(Dual a) {
-    return {log1p(a.value), a.slope / (V(Scalar(1)) + a.value)};
-  }
+  friend Dual log(Dual a) { return {log(a.value), a.slope / a.value}; }
+  friend Dual log1p(Dual a) { return {log1p(a.value), a.slope / (V(Scalar(1)) + a.value)}; }
   friend Dual sqrt(Dual a) {
     const V root = sqrt(a.value);
     return {root, a.slope / (root + root)};
   }
-  friend Dual sin(Dual a) {
-    return {sin(a.value), cos(a.value) * a.slope};
-  }
-  friend Dual cos(Dual a) {
-    return {cos(a.value), -(sin(a.value) * a.slope)};
-  }
+  friend Dual sin(Dual a) { return {sin(a.value), cos(a.value) * a.slope}; }
+  friend Dual cos(Dual a) { return {cos(a.value), -(sin(a.value) * a.slope)}; }
   friend Dual tanh(Dual a) {
     const V t = tanh(a.value);
     return {t, (V(Scalar(1)) - t * t) * a.slope};

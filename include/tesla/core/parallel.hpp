@@ -1,8 +1,9 @@
 // Threads: how many, and a loop over them that decides by itself whether they are worth waking.
 //
-// Work is always split by output, so the same bits come out at any thread count. The threads are a pool of our own rather
-// than OpenMP's: the calling thread never waits for a helper that has not started, so a busy machine costs little (an
-// OpenMP team there waits at every loop for its slowest member to be scheduled), and no compiler flag is needed.
+// Work is always split by output, so the same bits come out at any thread count. The threads are a pool of our own
+// rather than OpenMP's: the calling thread never waits for a helper that has not started, so a busy machine costs
+// little (an OpenMP team there waits at every loop for its slowest member to be scheduled), and no compiler flag is
+// needed.
 #pragma once
 
 #include <tesla/core/error.hpp>
@@ -112,7 +113,8 @@ class Pool {
     while (true) {
       const std::uint64_t pieces = state >> 16 & 0xffff, next = state & 0xffff;
       if (next >= pieces) return false;
-      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+        continue;
       const FlushSubnormals flush;
       const std::size_t begin = count_ * next / pieces, end = count_ * (next + 1) / pieces;
       if (begin < end) range_.call(range_.body, begin, end);
@@ -187,20 +189,23 @@ inline int& chosen_threads() {
 
 /// Sets the number of threads that TESLA uses; 0 goes back to OMP_NUM_THREADS or, without it, the processor's cores.
 inline void set_threads(int count) {
-  if (count < 0 || count > 1024) raise<UsageError>("set_threads: 1 to 1024 threads are wanted, or 0 for automatic, not ", count);
+  if (count < 0 || count > 1024)
+    raise<UsageError>("set_threads: 1 to 1024 threads are wanted, or 0 for automatic, not ", count);
   detail::chosen_threads() = count == 0 ? detail::default_threads() : count;
 }
 
 /// The number of threads that TESLA uses at most.
 inline int threads() { return detail::chosen_threads(); }
 
-/// Calls body(begin, end) on consecutive ranges that cover [0, count), several at a time where that pays. `cost` is what
-/// one item costs in multiply-adds or values moved; small totals stay on the calling thread. The body must not throw.
+/// Calls body(begin, end) on consecutive ranges that cover [0, count), several at a time where that pays. `cost` is
+/// what one item costs in multiply-adds or values moved; small totals stay on the calling thread. The body must not
+/// throw.
 template <class Body>
 void parallel_for(std::size_t count, double cost, const Body& body) {
   if (count == 0) return;
-  detail::run_parallel(count, cost,
-                       {[](const void* b, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(b))(begin, end); }, &body});
+  detail::run_parallel(
+      count, cost,
+      {[](const void* b, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(b))(begin, end); }, &body});
 }
 
 }  // namespace tesla::inline TESLA_TARGET

@@ -45,8 +45,7 @@
 
 namespace tesla::inline TESLA_TARGET {
 
-inline constexpr const char* version =
-    TESLA_STRINGIFY(TESLA_VERSION_MAJOR) "." TESLA_STRINGIFY(TESLA_VERSION_MINOR) "." TESLA_STRINGIFY(
-        TESLA_VERSION_PATCH);
+inline constexpr const char* version = TESLA_STRINGIFY(TESLA_VERSION_MAJOR) "." TESLA_STRINGIFY(
+    TESLA_VERSION_MINOR) "." TESLA_STRINGIFY(TESLA_VERSION_PATCH);
 
 }  // namespace tesla::inline TESLA_TARGET

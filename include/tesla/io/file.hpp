@@ -12,11 +12,11 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,6 +28,7 @@ using Bytes = std::span<const std::uint8_t>;
 template <class Range>
 Bytes bytes_of(const Range& range) {
   const auto span = std::span(std::data(range), std::size(range));
+  static_assert(std::is_trivially_copyable_v<typename decltype(span)::element_type>);
   return {reinterpret_cast<const std::uint8_t*>(span.data()), span.size_bytes()};
 }
 
@@ -196,7 +197,7 @@ class AtomicFile {
       // Somebody else's file may stay theirs only if the system lets us; that must not make it impossible to save.
       static_cast<void>(::fchown(file_.get(), old_.st_uid, old_.st_gid) == 0 ||
                         ::fchown(file_.get(), static_cast<uid_t>(-1), old_.st_gid) == 0);
-      if (::fchmod(file_.get(), old_.st_mode & 07777) != 0) fail("setting the permissions");
+      if (::fchmod(file_.get(), old_.st_mode & 0777) != 0) fail("setting the permissions");
     }
     if (detail::uninterrupted([&] { return ::fsync(file_.get()); }) != 0) fail("fsync");
     if (!file_.close()) fail("closing");

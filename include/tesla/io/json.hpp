@@ -33,8 +33,8 @@ class Json {
     value_.boolean = value;
   }
   template <std::integral T>
-    requires(!std::same_as<T, bool> && !std::same_as<T, char> && sizeof(T) <= 8)
-  Json(T value) : kind_(std::in_range<std::uint64_t>(value) ? Kind::natural : Kind::negative) {
+  requires(!std::same_as<T, bool> && !std::same_as<T, char> && sizeof(T) <= 8) Json(T value)
+      : kind_(std::in_range<std::uint64_t>(value) ? Kind::natural : Kind::negative) {
     if (kind_ == Kind::natural)
       value_.natural = static_cast<std::uint64_t>(value);
     else
@@ -64,7 +64,7 @@ class Json {
   /// Json::array({1, "two", 3.0}), or of the elements of a range.
   static Json array(std::initializer_list<Json> elements = {});
   template <class Range>
-    requires requires(const Range& range) { Json(*range.begin()); }
+  requires requires(const Range& range) { Json(*range.begin()); }
   static Json array(const Range& range) {
     Json result = array();
     for (const auto& element : range) result.value_.array->push_back(Json(element));

@@ -159,7 +159,7 @@ class Json::Parser {
     }
     // Also whole numbers of more than 64 bits, and -0, whose sign only a double keeps.
     double real = 0;
-    if (std::from_chars(first, last, real).ec != std::errc() || !std::isfinite(real))
+    if (std::from_chars(first, last, real).ec != std::errc())
       fail(start, "the number ", detail::quoted(text_.substr(start, at_ - start)), " is out of the range of a double");
     return Json(real);
   }

@@ -25,6 +25,7 @@ inline void Json::write_real(std::string& out, double value) {
 inline void Json::write(std::string& out, const detail::JsonPath& path, int depth) const {
   if ((is_array() || is_object()) && depth == max_depth)
     raise<UsageError>("cannot write JSON: arrays and objects nest more than ", max_depth, " deep");
+  const std::size_t start = out.size();
   switch (kind_) {
     case Kind::null:
       out += "null";
@@ -39,8 +40,9 @@ inline void Json::write(std::string& out, const detail::JsonPath& path, int dept
       out += std::to_string(value_.negative);
       break;
     case Kind::real:
-      if (!std::isfinite(value_.real)) raise<DataError>("cannot write JSON", path, ": it knows no ", value_.real);
       write_real(out, value_.real);
+      // By its text ("nan", "-inf"): under -ffast-math std::isfinite says yes to everything.
+      if (out.find('n', start) != out.npos) raise<DataError>("cannot write JSON", path, ": it knows no ", value_.real);
       break;
     case Kind::string:
       write_string(out, *value_.string, path);

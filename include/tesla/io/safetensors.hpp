@@ -9,14 +9,15 @@
 #include <tesla/tensor/tensor.hpp>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -73,8 +74,7 @@ inline unsigned bits_of(DType dtype) { return detail::dtype_facts[static_cast<st
 
 /// The element type of C++ numbers. Not of bool: a byte of a file may be neither true nor false.
 template <class T>
-  requires(std::is_arithmetic_v<T> && !std::same_as<T, bool> && sizeof(T) <= 8)
-constexpr DType dtype_of() {
+requires(std::is_arithmetic_v<T> && !std::same_as<T, bool> && sizeof(T) <= 8) constexpr DType dtype_of() {
   if constexpr (std::floating_point<T>) return sizeof(T) == 8 ? DType::float64 : DType::float32;
   constexpr auto first = static_cast<int>(std::is_signed_v<T> ? DType::int64 : DType::uint64);
   return static_cast<DType>(first + 3 - std::countr_zero(sizeof(T)));
@@ -137,16 +137,14 @@ class SafeTensors {
   template <class T>
   Tensor<T> tensor(std::string_view name) const {
     const TensorInfo& info = at(name);
-    Tensor<T> result(info.shape);
     if (info.dtype == dtype_of<T>()) {
+      Tensor<T> result(info.shape);
       if (!info.bytes.empty()) std::memcpy(static_cast<void*>(result.data()), info.bytes.data(), info.bytes.size());
       return result;
     }
     if constexpr (std::floating_point<T>) {
-      if (info.dtype == DType::float32 || info.dtype == DType::float64) {
-        convert<T, std::conditional_t<sizeof(T) == 4, double, float>>(info, result);
-        return result;
-      }
+      if (info.dtype == DType::float32 || info.dtype == DType::float64)
+        return convert<T, std::conditional_t<sizeof(T) == 4, double, float>>(info);
     }
     raise<FormatError>(where_, ", tensor ", detail::quoted(name), ": elements of type ", name_of(dtype_of<T>()),
                        " are wanted, the file has ", name_of(info.dtype));
@@ -241,7 +239,8 @@ class SafeTensors {
   }
 
   template <class To, class From>
-  void convert(const TensorInfo& info, Tensor<To>& result) const {
+  Tensor<To> convert(const TensorInfo& info) const {
+    Tensor<To> result(info.shape);
     for (std::size_t i = 0; i < result.size(); ++i) {
       From value;
       std::memcpy(&value, info.bytes.data() + i * sizeof value, sizeof value);  // at any alignment
@@ -250,6 +249,7 @@ class SafeTensors {
         raise<FormatError>(where_, ", tensor ", detail::quoted(info.name), ": element ", i, " is ", value,
                            ", which no float can be; read it as double");
     }
+    return result;
   }
 
   std::vector<std::uint8_t> bytes_;

@@ -48,15 +48,32 @@ struct Activation : NamedActivation {
   template <class F>
   bool visit(const F& f) const {
     switch (function) {
-      case Function::linear: f(math::Identity()); return true;
-      case Function::relu: f(math::Relu()); return true;
-      case Function::leaky_relu: f(math::LeakyRelu{parameter}); return true;
-      case Function::elu: f(math::Elu{parameter}); return true;
-      case Function::gelu: f(math::Gelu()); return true;
-      case Function::sigmoid: f(math::Sigmoid()); return true;
-      case Function::tanh: f(math::Tanh()); return true;
-      case Function::softplus: f(math::Softplus()); return true;
-      default: return false;
+      case Function::linear:
+        f(math::Identity());
+        return true;
+      case Function::relu:
+        f(math::Relu());
+        return true;
+      case Function::leaky_relu:
+        f(math::LeakyRelu{parameter});
+        return true;
+      case Function::elu:
+        f(math::Elu{parameter});
+        return true;
+      case Function::gelu:
+        f(math::Gelu());
+        return true;
+      case Function::sigmoid:
+        f(math::Sigmoid());
+        return true;
+      case Function::tanh:
+        f(math::Tanh());
+        return true;
+      case Function::softplus:
+        f(math::Softplus());
+        return true;
+      default:
+        return false;
     }
   }
 
@@ -73,10 +90,7 @@ struct Activation : NamedActivation {
   /// dx = dy times the derivative; `kept` is the output where from_output(), else the input. dx and dy may be the same.
   template <class B, class T>
   void gradient(B& backend, Panels<const T> kept, Panels<const T> dy, Panels<T> dx, std::size_t channels) const {
-    if (visit([&](const auto& f) {
-          backend.map(math::GradientOf(f), dx, dy, kept);
-        }))
-      return;
+    if (visit([&](const auto& f) { backend.map(math::GradientOf(f), dx, dy, kept); })) return;
     if (is_softmax())
       backend.softmax_gradient(kept, dy, dx, channels, function == Function::log_softmax);
     else

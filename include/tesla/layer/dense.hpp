@@ -89,7 +89,8 @@ struct Dense : DenseOptions {
     p.count = in.panels(), p.columns = in.lanes;
     // Of the last panel only the lanes with samples, in whole cache lines.
     p.last_columns = std::min(in.lanes, round_up(in.live(in.panels() - 1), cache_line / sizeof(T)));
-    p.b = in.data, p.b_depth = static_cast<std::ptrdiff_t>(in.lanes), p.b_item = static_cast<std::ptrdiff_t>(in.stride());
+    p.b = in.data, p.b_depth = static_cast<std::ptrdiff_t>(in.lanes),
+    p.b_item = static_cast<std::ptrdiff_t>(in.stride());
     p.c_row = static_cast<std::ptrdiff_t>(out.lanes), p.c_item = static_cast<std::ptrdiff_t>(out.stride());
     return p;
   }

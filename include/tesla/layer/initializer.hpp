@@ -14,10 +14,11 @@ namespace tesla::inline TESLA_TARGET::init {
 /// An initialiser is a value: which distribution, and its one number where it has one.
 struct Initializer {
   enum class Kind { glorot_uniform, glorot_normal, he_uniform, he_normal, orthogonal, constant, uniform, normal };
-  static constexpr std::array<std::string_view, 8> names = {"glorot_uniform", "glorot_normal", "he_uniform", "he_normal",
-                                                            "orthogonal",     "constant",      "uniform",    "normal"};
+  static constexpr std::array<std::string_view, 8> names = {
+      "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "orthogonal", "constant", "uniform", "normal"};
   Kind kind = Kind::glorot_uniform;
-  double parameter = 1;  // the constant, the limit of `uniform`, the standard deviation of `normal`, or orthogonal's gain
+  double parameter =
+      1;  // the constant, the limit of `uniform`, the standard deviation of `normal`, or orthogonal's gain
 
   /// Values for a parameter of `shape` whose first extent counts outputs; the numbers depend on seed and stream alone.
   Tensor<double> values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const;
@@ -39,7 +40,8 @@ namespace detail {
 
 /// Makes the `count` vectors of length `n` (count <= n), `stride` and `step` apart, orthonormal by Gram and Schmidt,
 /// twice for accuracy.
-[[gnu::cold]] inline void orthonormalise(double* vectors, std::size_t count, std::size_t n, std::size_t stride, std::size_t step) {
+[[gnu::cold]] inline void orthonormalise(double* vectors, std::size_t count, std::size_t n, std::size_t stride,
+                                         std::size_t step) {
   const auto dot = [&](const double* a, const double* b) {
     double total = 0;
     for (std::size_t k = 0; k < n; ++k) total += a[k * step] * b[k * step];
@@ -60,7 +62,8 @@ namespace detail {
 
 }  // namespace detail
 
-[[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const {
+[[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed,
+                                                        std::uint64_t stream) const {
   Tensor<double> result(shape);
   const std::size_t size = result.size();
   if (size == 0) return result;
@@ -74,13 +77,27 @@ namespace detail {
     for (std::size_t i = 0; i < size; ++i) result[i] = deviation * random.normal(i);
   };
   switch (kind) {
-    case Kind::glorot_uniform: fill_uniform(std::sqrt(6 / (fan_in + fan_out))); break;
-    case Kind::glorot_normal: fill_normal(std::sqrt(2 / (fan_in + fan_out))); break;
-    case Kind::he_uniform: fill_uniform(std::sqrt(6 / fan_in)); break;
-    case Kind::he_normal: fill_normal(std::sqrt(2 / fan_in)); break;
-    case Kind::uniform: fill_uniform(parameter); break;
-    case Kind::normal: fill_normal(parameter); break;
-    case Kind::constant: std::fill(result.begin(), result.end(), parameter); break;
+    case Kind::glorot_uniform:
+      fill_uniform(std::sqrt(6 / (fan_in + fan_out)));
+      break;
+    case Kind::glorot_normal:
+      fill_normal(std::sqrt(2 / (fan_in + fan_out)));
+      break;
+    case Kind::he_uniform:
+      fill_uniform(std::sqrt(6 / fan_in));
+      break;
+    case Kind::he_normal:
+      fill_normal(std::sqrt(2 / fan_in));
+      break;
+    case Kind::uniform:
+      fill_uniform(parameter);
+      break;
+    case Kind::normal:
+      fill_normal(parameter);
+      break;
+    case Kind::constant:
+      std::fill(result.begin(), result.end(), parameter);
+      break;
     case Kind::orthogonal:
       fill_normal(1);
       if (rows <= columns)

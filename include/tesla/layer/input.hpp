@@ -18,10 +18,11 @@ struct Input {
   Input(const Shape& s) : shape(s) {}
 
   Shape setup(const Shape& in, Setup&) const {
-    if (shape.rank() == 0 || shape.elements() == 0) raise<ShapeError>("Input: a shape of at least one feature is wanted, not ", shape);
+    if (shape.rank() == 0 || shape.elements() == 0)
+      raise<ShapeError>("Input: a shape of at least one feature is wanted, not ", shape);
     if (in.elements() != shape.elements())
-      raise<ShapeError>("expects samples of shape ", shape, " (", shape.elements(), " features), the data has ", in, " (",
-                        in.elements(), " features)");
+      raise<ShapeError>("expects samples of shape ", shape, " (", shape.elements(), " features), the data has ", in,
+                        " (", in.elements(), " features)");
     return shape;
   }
   void fields(auto&& field) { field("shape", shape); }

@@ -101,6 +101,8 @@ concept Layer = std::copyable<L> && requires(L layer, const Shape& in, Setup& se
 
 /// A layer whose output is its input, seen in another shape; it costs nothing.
 template <class L>
-concept Passthrough = Layer<L> && requires { requires L::passthrough; };
+concept Passthrough = Layer<L> && requires {
+  requires L::passthrough;
+};
 
 }  // namespace tesla::inline TESLA_TARGET::layer

@@ -40,13 +40,15 @@ struct BinaryCrossEntropy : CrossEntropyOptions {
 
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     if (from_logits)
       return mean_over_features(
           backend, [](auto z, auto t) { return math::softplus(z) - t * z; }, y, target, weights, gradient);
     return mean_over_features(
-        backend, [](auto p, auto t) { return -(t * detail::log_probability(p) + (1 - t) * detail::log_probability(1 - p)); },
-        y, target, weights, gradient);
+        backend,
+        [](auto p, auto t) { return -(t * detail::log_probability(p) + (1 - t) * detail::log_probability(1 - p)); }, y,
+        target, weights, gradient);
   }
   void fields(auto&& field) { field("from_logits", from_logits); }
 };
@@ -60,7 +62,8 @@ struct CategoricalCrossEntropy : CrossEntropyOptions {
 
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return detail::categorical(backend, from_logits, y, target, weights, gradient);
   }
   void fields(auto&& field) { field("from_logits", from_logits); }
@@ -75,7 +78,8 @@ struct SparseCategoricalCrossEntropy : CrossEntropyOptions {
 
   Targets targets() const { return from_logits ? Targets::labels : Targets::one_hot; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return detail::categorical(backend, from_logits, y, target, weights, gradient);
   }
   void fields(auto&& field) { field("from_logits", from_logits); }

@@ -26,11 +26,11 @@ concept Loss = std::copyable<L> && requires(const L& loss) {
 
 /// The mean over the features of f(prediction, target), f being run on dual numbers.
 template <class T, class B, class F>
-double mean_over_features(B& backend, const F& f, Panels<const T> prediction, backend::Target<T> target, const T* weights,
-                          Panels<T> gradient) {
+double mean_over_features(B& backend, const F& f, Panels<const T> prediction, backend::Target<T> target,
+                          const T* weights, Panels<T> gradient) {
   const double scale = 1 / static_cast<double>(prediction.features);
-  return backend.elementwise_loss([&f, scale](auto y, auto t) { return f(y, t) * scale; }, prediction, target.values, weights,
-                                  gradient);
+  return backend.elementwise_loss([&f, scale](auto y, auto t) { return f(y, t) * scale; }, prediction, target.values,
+                                  weights, gradient);
 }
 
 /// A loss of one's own, from one generic lambda of a prediction and a target; the mean over samples and features.
@@ -41,7 +41,8 @@ struct Custom {
 
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> prediction, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> prediction, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return mean_over_features(backend, function, prediction, target, weights, gradient);
   }
 };

@@ -9,7 +9,8 @@ struct MeanSquaredError {
   static constexpr std::string_view kind = "MeanSquaredError";
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return mean_over_features(
         backend, [](auto a, auto b) { return (a - b) * (a - b); }, y, target, weights, gradient);
   }
@@ -21,7 +22,8 @@ struct MeanAbsoluteError {
   static constexpr std::string_view kind = "MeanAbsoluteError";
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return mean_over_features(
         backend, [](auto a, auto b) { return abs(a - b); }, y, target, weights, gradient);
   }
@@ -44,12 +46,14 @@ struct Huber : HuberOptions {
 
   Targets targets() const { return Targets::values; }
   template <class T, class B>
-  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights, Panels<T> gradient) const {
+  double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
+                    Panels<T> gradient) const {
     return mean_over_features(
         backend,
         [this](auto a, auto b) {
           const auto error = abs(a - b);
-          return select(error.value <= decltype(error.value)(static_cast<T>(delta)), error * error * 0.5, (error - delta * 0.5) * delta);
+          return select(error.value <= decltype(error.value)(static_cast<T>(delta)), error * error * 0.5,
+                        (error - delta * 0.5) * delta);
         },
         y, target, weights, gradient);
   }

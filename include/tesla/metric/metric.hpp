@@ -17,7 +17,7 @@ struct Outcome {
   std::span<const T> prediction;
   std::span<const T> target;  // empty where there is a label
   std::int32_t label = 0;
-  bool from_logits = true;    // whether predictions are logits rather than probabilities
+  bool from_logits = true;  // whether predictions are logits rather than probabilities
 
   std::size_t predicted_class() const { return largest(prediction); }
   std::size_t true_class() const { return target.empty() ? static_cast<std::size_t>(label) : largest(target); }

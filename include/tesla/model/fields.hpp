@@ -49,7 +49,8 @@ struct FieldReader {
       value.function = static_cast<layer::NamedActivation::Function>(index_of(*found, layer::NamedActivation::names));
       value.parameter = found->get<double>("parameter");
       if (value.function == layer::NamedActivation::Function::custom)
-        raise<UsageError>("a custom activation cannot be rebuilt from a file; build the model in code, then call restore(path)");
+        raise<UsageError>(
+            "a custom activation cannot be rebuilt from a file; build the model in code, then call restore(path)");
     }
   }
   void operator()(std::string_view name, init::Initializer& value) const {

@@ -51,7 +51,9 @@ template <class T, class B>
   return result;
 }
 
-inline std::string slot_name(const std::string& parameter, std::size_t slot) { return text(parameter, ".optimizer.", slot); }
+inline std::string slot_name(const std::string& parameter, std::size_t slot) {
+  return text(parameter, ".optimizer.", slot);
+}
 
 /// A file opened as a model: its tensors, and its description.
 struct ModelFile {
@@ -61,7 +63,8 @@ struct ModelFile {
 
   [[gnu::cold]] explicit ModelFile(const std::string& p) : path(p), tensors(io::SafeTensors::read(p)) {
     const io::Json* found = tensors.metadata().find("tesla");
-    if (found == nullptr) raise<FormatError>('"', path, "\": the metadata has no \"tesla\", so it is not a model that TESLA saved");
+    if (found == nullptr)
+      raise<FormatError>('"', path, "\": the metadata has no \"tesla\", so it is not a model that TESLA saved");
     description = io::Json::parse(found->template as<std::string>(), text('"', path, "\", metadata \"tesla\""));
     if (const auto format = description.get<std::size_t>("format"); format != file_format)
       raise<FormatError>('"', path, "\": written in format ", format, ", this version reads format ", file_format);
@@ -94,7 +97,8 @@ template <class T, class B>
     values.push_back(file.template tensor<T>(p.name, p.shape));
     for (std::size_t s = 0; s < slots; ++s) values.push_back(file.template tensor<T>(slot_name(p.name, s), p.shape));
   }
-  const auto step = file.description.template get<std::size_t>("step"), epochs = file.description.template get<std::size_t>("epochs");
+  const auto step = file.description.template get<std::size_t>("step"),
+             epochs = file.description.template get<std::size_t>("epochs");
 
   if (training.optimizer) store.allocate_slots(training.optimizer->slots());
   auto value = values.begin();
@@ -129,7 +133,9 @@ template <class T, class B>
   consider(std::type_identity<layer::Flatten>());
   consider(std::type_identity<layer::Dense>());
   consider(std::type_identity<layer::Activation>());
-  if (!known) raise<UsageError>("a layer of kind \"", kind, "\" is not one of TESLA's: build the model in code, then call restore(path)");
+  if (!known)
+    raise<UsageError>("a layer of kind \"", kind,
+                      "\" is not one of TESLA's: build the model in code, then call restore(path)");
 }
 
 /// Calls f with an object of the type in the list whose kind is asked for, its options read.
@@ -143,7 +149,9 @@ template <class... X, class F>
     f(Y(static_cast<const Y&>(read_options<Y>(described.at("options")))));
   };
   (consider(std::type_identity<X>()), ...);
-  if (!known) raise<UsageError>(what, " \"", kind, "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
+  if (!known)
+    raise<UsageError>(what, " \"", kind,
+                      "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
 }
 
 template <class T, class B>
@@ -157,17 +165,21 @@ template <class T, class B>
     else if (name == metric::MeanAbsoluteError::name)
       metrics.emplace_back(metric::MeanAbsoluteError());
     else
-      raise<UsageError>("the metric \"", name, "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
+      raise<UsageError>("the metric \"", name,
+                        "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
   }
-  with_kind<optim::SGD, optim::Adam, optim::AdamW>(description.at("optimizer"), "the optimizer", [&](const auto& optimizer) {
-    optimizer.check();
-    training.set_optimizer(optimizer);
-  });
-  with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy, loss::CategoricalCrossEntropy,
-            loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss", [&](const auto& l) {
-    if constexpr (requires { l.check(); }) l.check();
-    training.set_loss(l, metrics);
-  });
+  with_kind<optim::SGD, optim::Adam, optim::AdamW>(description.at("optimizer"), "the optimizer",
+                                                   [&](const auto& optimizer) {
+                                                     optimizer.check();
+                                                     training.set_optimizer(optimizer);
+                                                   });
+  with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy,
+            loss::CategoricalCrossEntropy, loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss",
+                                                                                [&](const auto& l) {
+                                                                                  if constexpr (requires { l.check(); })
+                                                                                    l.check();
+                                                                                  training.set_loss(l, metrics);
+                                                                                });
 }
 
 }  // namespace detail
@@ -180,7 +192,8 @@ template <class T, class B>
   const std::size_t slots = training.optimizer ? store.slots() : 0;
   for (const auto& p : store.places()) {
     tensors.push_back({p.name, io::dtype_of<T>(), p.shape});
-    for (std::size_t s = 0; s < slots; ++s) tensors.push_back({detail::slot_name(p.name, s), io::dtype_of<T>(), p.shape});
+    for (std::size_t s = 0; s < slots; ++s)
+      tensors.push_back({detail::slot_name(p.name, s), io::dtype_of<T>(), p.shape});
   }
   const io::Json metadata = io::Json::object({{"tesla", detail::description(network, training).write()}});
   io::SafeTensorsWriter writer(path, tensors, metadata);

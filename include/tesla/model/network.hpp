@@ -41,7 +41,8 @@ class Network {
     std::string name = node->facts().name;
     if (!name.empty()) {
       for (const Entry& e : entries_)
-        if (e.name == name) raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
+        if (e.name == name)
+          raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
     } else {
       const std::string base = node->facts().default_name;
       name = base;
@@ -57,8 +58,8 @@ class Network {
   /// The shape that the first layer itself asks for; no extents if it does not.
   Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->facts().input; }
 
-  /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before, under
-  /// the same name and shape, keep their values and optimizer state. On an error nothing has changed.
+  /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before,
+  /// under the same name and shape, keep their values and optimizer state. On an error nothing has changed.
   void build(const Shape& input) {
     build(input, [](const auto&) {});
   }
@@ -80,7 +81,8 @@ class Network {
     before_memory(store.places());
     store.allocate_values();
     for (std::size_t i = 0; i < entries_.size(); ++i)
-      for (std::size_t j = 0; j < setups[i].parameters().size(); ++j) initialise(store, first[i] + j, setups[i].parameters()[j]);
+      for (std::size_t j = 0; j < setups[i].parameters().size(); ++j)
+        initialise(store, first[i] + j, setups[i].parameters()[j]);
     // Only now, so that what the initialisers took is never there together with it.
     store.allocate_gradients();
     store.allocate_slots(store_.slots());
@@ -105,7 +107,8 @@ class Network {
 
   /// The memory of a batch; after the first of its size this allocates nothing.
   Workspace<T>& workspace(std::size_t batch, bool training, std::size_t target_features) {
-    if (workspace_.batch() == batch && workspace_.training() == training && workspace_.needs().target == target_features)
+    if (workspace_.batch() == batch && workspace_.training() == training &&
+        workspace_.needs().target == target_features)
       return workspace_;
     workspace_.set_target(target_features);
     const std::size_t size = workspace_.lay_out(nullptr, batch, lanes(batch), training);
@@ -175,8 +178,9 @@ class Network {
 
   [[gnu::cold]] Shape checked_setup(std::size_t i, const Shape& in, layer::Setup& setup) {
     const auto where = [&] {
-      std::string from = i == 0 ? text("the data has samples of shape ", in)
-                                : text("its input, of shape ", in, ", comes from layer ", i, " (", entries_[i - 1].name, ")");
+      std::string from =
+          i == 0 ? text("the data has samples of shape ", in)
+                 : text("its input, of shape ", in, ", comes from layer ", i, " (", entries_[i - 1].name, ")");
       return text("layer ", i + 1, " (", entries_[i].name, ": ", entries_[i].node->kind(), "): ", "%s; ", from);
     };
     const auto message = [&](const Error& e) {
@@ -193,7 +197,8 @@ class Network {
     }
   }
 
-  [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index, const layer::Setup::Parameter& parameter) {
+  [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
+                                const layer::Setup::Parameter& parameter) {
     const ParameterPlace& place = store.places()[index];
     if (const ParameterPlace* old = store_.find(place))
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
@@ -205,7 +210,8 @@ class Network {
   [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store) const {
     for (const ParameterPlace& place : store.places())
       if (const ParameterPlace* old = store_.find(place))
-        for (std::size_t s = 0; s < store.slots(); ++s) store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
+        for (std::size_t s = 0; s < store.slots(); ++s)
+          store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
   }
 
   [[gnu::cold]] WorkspaceNeeds needs(std::size_t target_features) const {
@@ -241,8 +247,13 @@ class Network {
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
     const bool gathered = w.input_of(i).data == w.input().data;
-    return {*backend_, w.training(), e.in, std::span(slots_).subspan(e.first_parameter, e.parameters), w.kept(i),
-            gathered ? w.gathered_rows() : backend::Matrix<T>(), w.scratch_rows()};
+    return {*backend_,
+            w.training(),
+            e.in,
+            std::span(slots_).subspan(e.first_parameter, e.parameters),
+            w.kept(i),
+            gathered ? w.gathered_rows() : backend::Matrix<T>(),
+            w.scratch_rows()};
   }
 
   std::unique_ptr<B> backend_;

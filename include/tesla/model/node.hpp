@@ -150,8 +150,8 @@ template <class T>
 class AnyMetric {
  public:
   template <class M>
-    requires(!std::same_as<M, AnyMetric> && metric::Metric<M>)
-  AnyMetric(M metric) : node_(std::make_shared<MetricNodeOf<M, T>>(std::move(metric))) {}
+  requires(!std::same_as<M, AnyMetric> && metric::Metric<M>) AnyMetric(M metric)
+      : node_(std::make_shared<MetricNodeOf<M, T>>(std::move(metric))) {}
   /// Another metric: several models may share this one.
   AnyMetric binary() const {
     AnyMetric result = *this;
@@ -182,8 +182,8 @@ class OptimizerNode {
 
   /// One step of a block of parameters. The gradient is stored as they are, or, with `left`, the outer product
   /// left * gradient.
-  virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
-                      const T* gradient) const = 0;
+  virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots,
+                      const T* left, const T* gradient) const = 0;
 
  private:
   Facts facts_;

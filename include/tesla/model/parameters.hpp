@@ -58,7 +58,9 @@ class ParameterStore {
   T* slot(std::size_t i) const { return slots_[i].data(); }
   std::span<T* const> slot_pointers() const { return slot_pointers_; }
 
-  backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const { return {block + p.offset, p.rows, p.columns, p.stride}; }
+  backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const {
+    return {block + p.offset, p.rows, p.columns, p.stride};
+  }
 
   /// The values of one parameter within a block, in their natural layout.
   [[gnu::cold]] Tensor<T> read(const T* block, const ParameterPlace& p) const {

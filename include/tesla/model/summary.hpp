@@ -48,12 +48,15 @@ MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& tra
 }
 
 template <class T, class B>
-[[gnu::cold]] std::string summary(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
+[[gnu::cold]] std::string summary(const Network<T, B>& network, const Training<T, B>& training,
+                                  std::size_t batch_size) {
   std::vector<std::array<std::string, 4>> rows{{"layer", "kind", "output", "parameters"}};
   for (const auto& e : network.entries()) {
     std::size_t count = 0;
-    for (std::size_t i = 0; i < e.parameters; ++i) count += network.store().places()[e.first_parameter + i].shape.elements();
-    rows.push_back({e.name, std::string(e.node->kind()), network.built() ? e.out.extents() : "?", network.built() ? std::to_string(count) : "?"});
+    for (std::size_t i = 0; i < e.parameters; ++i)
+      count += network.store().places()[e.first_parameter + i].shape.elements();
+    rows.push_back({e.name, std::string(e.node->kind()), network.built() ? e.out.extents() : "?",
+                    network.built() ? std::to_string(count) : "?"});
   }
   std::array<std::size_t, 4> widths{};
   for (const auto& row : rows)
@@ -68,9 +71,10 @@ template <class T, class B>
   }
   if (!network.built()) return result + "shapes are known after build(shape) or the first fit\n";
   const MemoryUse use = training_bytes(network, training, batch_size);
-  result += text(count_parameters(network), " parameters; training at batch ", batch_size, " takes ", bytes_text(use.total()), ": parameters ",
-                 bytes_text(use.parameters), ", gradients ", bytes_text(use.gradients), ", optimizer ", bytes_text(use.optimizer),
-                 ", activations and scratch ", bytes_text(use.workspace), "\n");
+  result +=
+      text(count_parameters(network), " parameters; training at batch ", batch_size, " takes ", bytes_text(use.total()),
+           ": parameters ", bytes_text(use.parameters), ", gradients ", bytes_text(use.gradients), ", optimizer ",
+           bytes_text(use.optimizer), ", activations and scratch ", bytes_text(use.workspace), "\n");
   return result;
 }
 

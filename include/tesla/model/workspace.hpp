@@ -28,7 +28,8 @@ template <class T>
 class Workspace {
  public:
   Workspace() = default;
-  explicit Workspace(WorkspaceNeeds needs) : needs_(std::move(needs)), outputs_(needs_.layers.size()), kept_(needs_.layers.size()) {
+  explicit Workspace(WorkspaceNeeds needs)
+      : needs_(std::move(needs)), outputs_(needs_.layers.size()), kept_(needs_.layers.size()) {
     for (std::size_t i = 0; i < kept_.size(); ++i) kept_[i].resize(needs_.layers[i].kept.size());
   }
 
@@ -96,7 +97,9 @@ class Workspace {
   Panels<T> output(std::size_t layer) const { return outputs_[layer]; }
   Panels<const T> input_of(std::size_t layer) const { return layer == 0 ? input_ : outputs_[layer - 1]; }
   std::span<Panels<T>> kept(std::size_t layer) { return kept_[layer]; }
-  Panels<T> gradient(int side, std::size_t features) const { return {gradients_[static_cast<std::size_t>(side)], features, batch_, lanes_}; }
+  Panels<T> gradient(int side, std::size_t features) const {
+    return {gradients_[static_cast<std::size_t>(side)], features, batch_, lanes_};
+  }
 
  private:
   WorkspaceNeeds needs_;

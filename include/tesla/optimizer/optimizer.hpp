@@ -1,8 +1,8 @@
 // The concept of an optimizer: a rule for one weight, which a backend runs over all of them in one pass.
 #pragma once
 
-#include <tesla/core/math.hpp>
 #include <tesla/core/error.hpp>
+#include <tesla/core/math.hpp>
 
 #include <array>
 #include <concepts>

@@ -30,8 +30,8 @@ struct SGD : SGDOptions {
   }
 
   auto at(std::size_t) const {
-    return [rate = learning_rate, momentum = momentum, decay = weight_decay, nesterov = nesterov](auto& weight, auto gradient,
-                                                                                               auto& state) {
+    return [rate = learning_rate, momentum = momentum, decay = weight_decay, nesterov = nesterov](
+               auto& weight, auto gradient, auto& state) {
       using V = decltype(gradient);
       const V m = math::number<V>(momentum), g = gradient + math::number<V>(decay) * weight;
       const V velocity = m * state[0] + g;

@@ -9,8 +9,7 @@ namespace tesla::inline TESLA_TARGET {
 
 /// Matrices, arrays, maps, references and blocks: whatever has its values in memory.
 template <class X>
-  requires(std::derived_from<X, Eigen::DenseBase<X>> && (X::Flags & Eigen::DirectAccessBit) != 0)
-struct Borrow<X> {
+requires(std::derived_from<X, Eigen::DenseBase<X>> && (X::Flags & Eigen::DirectAccessBit) != 0) struct Borrow<X> {
   static ArrayView view(const X& x) {
     const auto rows = static_cast<std::size_t>(x.rows()), columns = static_cast<std::size_t>(x.cols());
     const std::ptrdiff_t row = X::IsRowMajor ? x.outerStride() : x.innerStride();

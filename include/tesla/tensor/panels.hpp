@@ -29,11 +29,7 @@ struct Panels {
     return data[(sample / lanes) * stride() + feature * lanes + sample % lanes];
   }
   explicit operator bool() const { return data != nullptr; }
-  operator Panels<const T>() const
-    requires(!std::is_const_v<T>)
-  {
-    return {data, features, batch, lanes};
-  }
+  operator Panels<const T>() const requires(!std::is_const_v<T>) { return {data, features, batch, lanes}; }
 };
 
 }  // namespace tesla::inline TESLA_TARGET

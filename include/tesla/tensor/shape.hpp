@@ -78,7 +78,7 @@ class Shape {
   }
 
   template <class Stream>
-    requires requires(Stream& out, const std::string& s) { out << s; }
+  requires requires(Stream& out, const std::string& s) { out << s; }
   friend Stream& operator<<(Stream& out, const Shape& shape) {
     out << shape.to_string();
     return out;

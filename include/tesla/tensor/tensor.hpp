@@ -19,7 +19,8 @@ class Tensor {
   /// All zeros.
   explicit Tensor(const Shape& shape) : shape_(shape), buffer_(shape.elements()) {}
   Tensor(const Shape& shape, const std::vector<T>& values) : Tensor(shape) {
-    if (values.size() != size()) raise<ShapeError>("a tensor of shape ", shape, " takes ", size(), " values, not ", values.size());
+    if (values.size() != size())
+      raise<ShapeError>("a tensor of shape ", shape, " takes ", size(), " values, not ", values.size());
     std::copy(values.begin(), values.end(), begin());
   }
 

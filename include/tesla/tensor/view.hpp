@@ -56,14 +56,15 @@ class ArrayView {
 
   /// A vector, array or span: one extent.
   template <class Range>
-    requires(std::contiguous_iterator<decltype(std::data(std::declval<const Range&>()))> &&
-             !requires(const Range& r) { r.shape(); } && !requires(const Range& r) { r.rows(); })
-  ArrayView(const Range& range) : ArrayView(std::data(range), Shape{std::size(range)}) {}
+  requires(
+      std::contiguous_iterator<decltype(std::data(std::declval<const Range&>()))> &&
+      !requires(const Range& r) { r.shape(); } && !requires(const Range& r) { r.rows(); }) ArrayView(const Range& range)
+      : ArrayView(std::data(range), Shape{std::size(range)}) {}
 
   template <class X>
-    requires requires(const X& x) {
-      { Borrow<X>::view(x) } -> std::same_as<ArrayView>;
-    }
+  requires requires(const X& x) {
+    { Borrow<X>::view(x) } -> std::same_as<ArrayView>;
+  }
   ArrayView(const X& x) : ArrayView(Borrow<X>::view(x)) {}
 
   const void* data() const { return data_; }
@@ -102,16 +103,26 @@ class ArrayView {
   template <class F>
   decltype(auto) visit(F&& f) const {
     switch (type_) {
-      case ElementType::float32: return f(static_cast<const float*>(data_));
-      case ElementType::float64: return f(static_cast<const double*>(data_));
-      case ElementType::int8: return f(static_cast<const std::int8_t*>(data_));
-      case ElementType::int16: return f(static_cast<const std::int16_t*>(data_));
-      case ElementType::int32: return f(static_cast<const std::int32_t*>(data_));
-      case ElementType::int64: return f(static_cast<const std::int64_t*>(data_));
-      case ElementType::uint8: return f(static_cast<const std::uint8_t*>(data_));
-      case ElementType::uint16: return f(static_cast<const std::uint16_t*>(data_));
-      case ElementType::uint32: return f(static_cast<const std::uint32_t*>(data_));
-      default: return f(static_cast<const std::uint64_t*>(data_));
+      case ElementType::float32:
+        return f(static_cast<const float*>(data_));
+      case ElementType::float64:
+        return f(static_cast<const double*>(data_));
+      case ElementType::int8:
+        return f(static_cast<const std::int8_t*>(data_));
+      case ElementType::int16:
+        return f(static_cast<const std::int16_t*>(data_));
+      case ElementType::int32:
+        return f(static_cast<const std::int32_t*>(data_));
+      case ElementType::int64:
+        return f(static_cast<const std::int64_t*>(data_));
+      case ElementType::uint8:
+        return f(static_cast<const std::uint8_t*>(data_));
+      case ElementType::uint16:
+        return f(static_cast<const std::uint16_t*>(data_));
+      case ElementType::uint32:
+        return f(static_cast<const std::uint32_t*>(data_));
+      default:
+        return f(static_cast<const std::uint64_t*>(data_));
     }
   }
 
@@ -144,12 +155,14 @@ class ArrayView {
 
 // One function for all element types and strides, out of line: it is a switch over ten loops.
 template <std::floating_point T>
-[[gnu::cold, gnu::noinline]] void ArrayView::read(std::size_t sample, std::size_t first, std::size_t count, T* to) const {
+[[gnu::cold, gnu::noinline]] void ArrayView::read(std::size_t sample, std::size_t first, std::size_t count,
+                                                  T* to) const {
   visit([&](const auto* data) {
     const auto* row = data + static_cast<std::ptrdiff_t>(sample) * stride(0);
     if (shape_.rank() <= 2) {
       const std::ptrdiff_t step = shape_.rank() == 2 ? stride(1) : 1;
-      for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(row[static_cast<std::ptrdiff_t>(first + f) * step]);
+      for (std::size_t f = 0; f < count; ++f)
+        to[f] = static_cast<T>(row[static_cast<std::ptrdiff_t>(first + f) * step]);
     } else {
       for (std::size_t f = 0; f < count; ++f) to[f] = static_cast<T>(row[offset_of_feature(first + f)]);
     }
@@ -158,10 +171,11 @@ template <std::floating_point T>
 
 /// Any contiguous memory as a row-major array of the given shape.
 template <class Range>
-  requires std::contiguous_iterator<decltype(std::data(std::declval<const Range&>()))>
-ArrayView view(const Range& range, const Shape& shape) {
+requires std::contiguous_iterator<decltype(std::data(std::declval<const Range&>()))> ArrayView
+view(const Range& range, const Shape& shape) {
   if (shape.elements() != std::size(range))
-    raise<ShapeError>("view: a shape of ", shape, " takes ", shape.elements(), " values, the memory holds ", std::size(range));
+    raise<ShapeError>("view: a shape of ", shape, " takes ", shape.elements(), " values, the memory holds ",
+                      std::size(range));
   return ArrayView(std::data(range), shape);
 }
 

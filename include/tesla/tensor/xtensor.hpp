@@ -10,12 +10,11 @@
 namespace tesla::inline TESLA_TARGET {
 
 template <class X>
-  requires(std::derived_from<X, xt::xexpression<X>> && requires(const X& x) {
-    x.data();
-    x.data_offset();
-    x.strides();
-  })
-struct Borrow<X> {
+requires(std::derived_from<X, xt::xexpression<X>>&& requires(const X& x) {
+  x.data();
+  x.data_offset();
+  x.strides();
+}) struct Borrow<X> {
   static ArrayView view(const X& x) {
     const std::vector<std::size_t> extents(x.shape().begin(), x.shape().end());
     ArrayView::Strides strides{};
@@ -28,11 +27,13 @@ struct Borrow<X> {
 /// The tensor's own memory as an xtensor adaptor; it must outlive the adaptor.
 template <class T>
 auto as_xtensor(Tensor<T>& t) {
-  return xt::adapt(t.data(), t.size(), xt::no_ownership(), std::vector<std::size_t>(t.shape().begin(), t.shape().end()));
+  return xt::adapt(t.data(), t.size(), xt::no_ownership(),
+                   std::vector<std::size_t>(t.shape().begin(), t.shape().end()));
 }
 template <class T>
 auto as_xtensor(const Tensor<T>& t) {
-  return xt::adapt(t.data(), t.size(), xt::no_ownership(), std::vector<std::size_t>(t.shape().begin(), t.shape().end()));
+  return xt::adapt(t.data(), t.size(), xt::no_ownership(),
+                   std::vector<std::size_t>(t.shape().begin(), t.shape().end()));
 }
 template <class T>
 void as_xtensor(Tensor<T>&&) = delete;  // the adaptor would outlive its memory

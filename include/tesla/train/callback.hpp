@@ -13,10 +13,10 @@ namespace tesla::inline TESLA_TARGET::train {
 template <class Model>
 struct Moment {
   Model& model;
-  std::size_t epoch, epochs;    // from 1; the number asked for
-  std::size_t batch, batches;   // of the epoch, from 1
-  const Scores& scores;         // of the epoch so far; at its end with those of the validation, named val_...
-  bool stop = false;            // set it to end training after this batch or epoch
+  std::size_t epoch, epochs;   // from 1; the number asked for
+  std::size_t batch, batches;  // of the epoch, from 1
+  const Scores& scores;        // of the epoch so far; at its end with those of the validation, named val_...
+  bool stop = false;           // set it to end training after this batch or epoch
 };
 
 // clang-format off
@@ -35,8 +35,8 @@ class AnyCallback {
   enum class Event { fit_begin, epoch_begin, batch_end, epoch_end, fit_end };
 
   template <class C>
-    requires(!std::same_as<std::remove_cvref_t<C>, AnyCallback> && Callback<C, Model>)
-  AnyCallback(C callback) : node_(std::make_shared<NodeOf<C>>(std::move(callback))) {}
+  requires(!std::same_as<std::remove_cvref_t<C>, AnyCallback> && Callback<C, Model>) AnyCallback(C callback)
+      : node_(std::make_shared<NodeOf<C>>(std::move(callback))) {}
 
   void operator()(Event event, Moment<Model>& moment) const { node_->call(event, moment); }
 

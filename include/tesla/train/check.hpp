@@ -51,7 +51,8 @@ template <std::floating_point S>
   if (s == array.samples()) return;
   for (std::size_t f = 0; f < array.features(); ++f) {
     const double value = array.value(s, f);
-    if (!is_finite(value)) raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
+    if (!is_finite(value))
+      raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
   }
 }
 
@@ -64,8 +65,8 @@ template <std::floating_point S>
   for (std::size_t s = 0; s < labels.size(); ++s) {
     const double value = y.value(s);
     if (!(value >= 0 && value < static_cast<double>(classes)) || value != std::floor(value))
-      raise<DataError>("y: the label of sample ", s, " is ", value, "; labels are whole numbers from 0 to ", classes - 1,
-                       ", one for each output of the model");
+      raise<DataError>("y: the label of sample ", s, " is ", value, "; labels are whole numbers from 0 to ",
+                       classes - 1, ", one for each output of the model");
     labels[s] = static_cast<std::int32_t>(value);
   }
   return labels;
@@ -73,10 +74,11 @@ template <std::floating_point S>
 
 /// x fits the model's input: as many features, in any shape.
 [[gnu::cold]] inline void check_input(const ArrayView& x, std::size_t features, std::string_view what) {
-  if (x.shape().rank() == 0 || x.samples() == 0) raise<DataError>(what, ": there are no samples in an array of shape ", x.shape());
+  if (x.shape().rank() == 0 || x.samples() == 0)
+    raise<DataError>(what, ": there are no samples in an array of shape ", x.shape());
   if (x.features() != features)
-    raise<ShapeError>(what, ": the model expects ", features, " features a sample, an array of shape ", x.shape(), " gives ",
-                      x.features());
+    raise<ShapeError>(what, ": the model expects ", features, " features a sample, an array of shape ", x.shape(),
+                      " gives ", x.features());
 }
 
 }  // namespace tesla::inline TESLA_TARGET::train

@@ -15,22 +15,24 @@ namespace tesla::inline TESLA_TARGET::train {
 template <class T, class B>
 class Loader {
  public:
-  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network, loss::Targets targets, std::string_view what)
+  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network, loss::Targets targets,
+                       std::string_view what)
       : samples_(samples), targets_(targets) {
     const std::size_t outputs = network.output_shape().elements();
     check_input(samples.x, network.input_shape().elements(), text(what, "x"));
     if (samples.y.samples() != samples.x.samples())
-      raise<ShapeError>(what, "y: ", samples.x.samples(), " samples in x need as many targets, y has shape ", samples.y.shape());
+      raise<ShapeError>(what, "y: ", samples.x.samples(), " samples in x need as many targets, y has shape ",
+                        samples.y.shape());
     if (!samples.weight.empty() && samples.weight.size() != samples.x.samples())
-      raise<ShapeError>(what, "sample_weight: ", samples.x.samples(), " samples need as many weights, not an array of shape ",
-                        samples.weight.shape());
+      raise<ShapeError>(what, "sample_weight: ", samples.x.samples(),
+                        " samples need as many weights, not an array of shape ", samples.weight.shape());
     check_finite(samples.x, text(what, "x"));
     check_finite(samples.weight, text(what, "sample_weight"));
     check_weights(what);
     if (targets == loss::Targets::values) {
       if (samples.y.features() != outputs)
-        raise<ShapeError>(what, "y: the model gives ", outputs, " outputs a sample, targets of shape ", samples.y.shape(), " have ",
-                          samples.y.features());
+        raise<ShapeError>(what, "y: the model gives ", outputs, " outputs a sample, targets of shape ",
+                          samples.y.shape(), " have ", samples.y.features());
       check_finite(samples.y, text(what, "y"));
     } else {
       labels_ = checked_labels(samples.y, outputs);
@@ -41,7 +43,9 @@ class Loader {
   std::size_t size() const { return samples_.x.samples(); }
   /// Features of the target in panels; 0 where labels do.
   std::size_t target_features() const {
-    return targets_ == loss::Targets::labels ? 0 : targets_ == loss::Targets::one_hot ? classes_ : samples_.y.features();
+    return targets_ == loss::Targets::labels    ? 0
+           : targets_ == loss::Targets::one_hot ? classes_
+                                                : samples_.y.features();
   }
 
   /// Samples order[first ..] (or first ..., without an order) into w; returns what the loss compares with.
@@ -105,7 +109,8 @@ class Scorer {
     std::fill(totals_.begin(), totals_.end(), 0.0);
   }
 
-  void add(B& backend, double loss, Panels<const T> prediction, Panels<const T> target, const Loader<T, B>& loader, bool from_logits) {
+  void add(B& backend, double loss, Panels<const T> prediction, Panels<const T> target, const Loader<T, B>& loader,
+           bool from_logits) {
     loss_ += loss * static_cast<double>(prediction.batch);
     samples_ += prediction.batch;
     if (metrics_.empty()) return;

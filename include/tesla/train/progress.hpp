@@ -21,8 +21,8 @@ namespace tesla::inline TESLA_TARGET::train {
 #else
   const int bits = 128;
 #endif
-  std::string line = text("TESLA ", version, ": vectors of ", bits, " bits (", TESLA_STRINGIFY(TESLA_VECTOR_ISA), "), ", threads(),
-                          threads() == 1 ? " thread" : " threads");
+  std::string line = text("TESLA ", version, ": vectors of ", bits, " bits (", TESLA_STRINGIFY(TESLA_VECTOR_ISA), "), ",
+                          threads(), threads() == 1 ? " thread" : " threads");
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const int has = __builtin_cpu_supports("avx512f") ? 512 : __builtin_cpu_supports("avx2") ? 256 : 128;
@@ -84,8 +84,8 @@ class Progress {
   [[gnu::cold]] void end_epoch(std::size_t epoch, const Scores& scores) {
     if (!lines_) return;
     const double elapsed = seconds();
-    std::printf("%sepoch %zu/%zu  %s  %.0f samples/s  %s\n", bar_ ? "\r\033[K" : "", epoch, epochs_, scores_text(scores).c_str(),
-                static_cast<double>(samples_) / elapsed, duration_text(elapsed).c_str());
+    std::printf("%sepoch %zu/%zu  %s  %.0f samples/s  %s\n", bar_ ? "\r\033[K" : "", epoch, epochs_,
+                scores_text(scores).c_str(), static_cast<double>(samples_) / elapsed, duration_text(elapsed).c_str());
     std::fflush(stdout);
   }
 

@@ -1,7 +1,7 @@
 // Elementwise functions over panels, with and without sums over the batch, and the optimizers' pass over parameters.
 //
-// What depends on a function is one small kernel over a run of contiguous values; how panels are walked and shared among
-// threads is written once for all of them. That keeps programs small and quick to compile.
+// What depends on a function is one small kernel over a run of contiguous values; how panels are walked and shared
+// among threads is written once for all of them. That keeps programs small and quick to compile.
 #pragma once
 
 #include <tesla/backend/backend.hpp>
@@ -35,10 +35,10 @@ void map_kernel(const void* context, T* out, const Operand<T>* in, std::size_t n
   const F f = *static_cast<const F*>(context);
   std::array<Operand<T>, Inputs> operands;
   for (std::size_t k = 0; k < Inputs; ++k) operands[k] = in[k];
-  for (std::size_t i = 0; i < n; i += width<T>)
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
+  for (std::size_t i = 0; i < n; i += width<T>) [&]<std::size_t... I>(std::index_sequence<I...>) {
       store(out + i, Vector<T>(f(operands[I].at(i, n)...)), n - i);
-    }(std::make_index_sequence<Inputs>());
+    }
+  (std::make_index_sequence<Inputs>());
 }
 
 namespace detail {
@@ -86,7 +86,8 @@ void map_rows(MapKernel<T> kernel, const void* f, Panels<T> out, std::span<const
 
 /// The same, with sums over the samples for each feature; without `out` only the sums.
 template <class T>
-void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out, Features<T> sums, std::span<const Source<T>> in) {
+void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out, Features<T> sums,
+              std::span<const Source<T>> in) {
   if (shape.lanes == 1 && shape.batch == 1) {
     Operand<T> operands[max_inputs];
     for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data, false};
@@ -152,7 +153,8 @@ void update_kernel(const void* context, T* weight, T* const* slots, const T* gra
 
 /// Runs a rule over a parameter, `left` being null for a stored gradient, else for the outer product left * gradient.
 template <class T, std::size_t Slots>
-void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* left, const T* gradient) {
+void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* left,
+            const T* gradient) {
   const Matrix<T>& m = parameter.value;
   const auto run = [&](std::size_t offset, const T* g, T scale, std::size_t n) {
     std::array<T*, Slots + 1> slots{};
@@ -161,7 +163,8 @@ void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& p
   };
   if (left != nullptr) {
     parallel_for(m.rows, 2.0 * static_cast<double>(m.columns), [&](std::size_t begin, std::size_t end) {
-      // From the last row to the first: the forward pass came the other way, so what it read last is still in the cache.
+      // From the last row to the first: the forward pass came the other way, so what it read last is still in the
+      // cache.
       for (std::size_t r = end; r-- > begin;) run(r * m.stride, gradient, left[r], m.columns);
     });
     return;

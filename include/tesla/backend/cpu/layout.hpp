@@ -39,56 +39,59 @@ void gather(const Rows& rows, Panels<T> out, Matrix<T> copy) {
   const bool direct = array.type() == element_type<T>() && array.contiguous_samples();
   if (out.lanes == 1) {
     if (direct)
-      std::memcpy(out.data, static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[0]) * array.stride(0), features * sizeof(T));
+      std::memcpy(out.data,
+                  static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[0]) * array.stride(0),
+                  features * sizeof(T));
     else
       array.read(rows[0], 0, features, out.data);
     if (copy) std::memcpy(copy.data, out.data, features * sizeof(T));
     return;
   }
   const std::size_t groups_per_panel = out.lanes / w;
-  parallel_for(out.panels() * groups_per_panel, static_cast<double>(w * features), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t group = begin; group < end; ++group) {
-      const std::size_t first = group * w;  // panels are whole groups, so lane and sample numbers agree
-      if (first >= rows.count && group % groups_per_panel != 0 && first >= round_up(rows.count, w)) continue;
-      T* const lanes = out.panel(group / groups_per_panel) + group % groups_per_panel * w;
-      const auto sample = [&](std::size_t s) { return std::min(first + s, rows.count - 1); };
-      const T* sources[w];
-      if (direct) {
-        const auto row = [&](std::size_t s) {
-          return static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[s]) * array.stride(0);
-        };
-        for (std::size_t s = 0; s < w; ++s) sources[s] = row(sample(s));
-        if (copy) {
-          for (std::size_t s = 0; s < w && first + s < rows.count; ++s) {
-            const T* ahead = row(std::min(first + s + 2, rows.count - 1));
-            const T* from = sources[s];
-            T* const to = copy.row(first + s);
-            constexpr std::size_t line = cache_line / sizeof(T);
-            std::size_t f = 0;
-            for (; f + line <= features; f += line) {
-              __builtin_prefetch(ahead + f);
-              std::memcpy(to + f, from + f, cache_line);
+  parallel_for(
+      out.panels() * groups_per_panel, static_cast<double>(w * features), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t group = begin; group < end; ++group) {
+          const std::size_t first = group * w;  // panels are whole groups, so lane and sample numbers agree
+          if (first >= rows.count && group % groups_per_panel != 0 && first >= round_up(rows.count, w)) continue;
+          T* const lanes = out.panel(group / groups_per_panel) + group % groups_per_panel * w;
+          const auto sample = [&](std::size_t s) { return std::min(first + s, rows.count - 1); };
+          const T* sources[w];
+          if (direct) {
+            const auto row = [&](std::size_t s) {
+              return static_cast<const T*>(array.data()) + static_cast<std::ptrdiff_t>(rows[s]) * array.stride(0);
+            };
+            for (std::size_t s = 0; s < w; ++s) sources[s] = row(sample(s));
+            if (copy) {
+              for (std::size_t s = 0; s < w && first + s < rows.count; ++s) {
+                const T* ahead = row(std::min(first + s + 2, rows.count - 1));
+                const T* from = sources[s];
+                T* const to = copy.row(first + s);
+                constexpr std::size_t line = cache_line / sizeof(T);
+                std::size_t f = 0;
+                for (; f + line <= features; f += line) {
+                  __builtin_prefetch(ahead + f);
+                  std::memcpy(to + f, from + f, cache_line);
+                }
+                std::memcpy(to + f, from + f, (features - f) * sizeof(T));
+              }
+              for (std::size_t s = 0; s < w; ++s) sources[s] = copy.row(sample(s));
             }
-            std::memcpy(to + f, from + f, (features - f) * sizeof(T));
+            detail::rows_to_lanes(sources, features, lanes, out.lanes);
+            continue;
           }
-          for (std::size_t s = 0; s < w; ++s) sources[s] = copy.row(sample(s));
+          constexpr std::size_t block = 64;
+          T buffer[w][block];
+          for (std::size_t s = 0; s < w; ++s) sources[s] = buffer[s];
+          for (std::size_t f = 0; f < features; f += block) {
+            const std::size_t count = std::min(block, features - f);
+            for (std::size_t s = 0; s < w; ++s) {
+              array.read(rows[sample(s)], f, count, buffer[s]);
+              if (copy && first + s < rows.count) std::memcpy(copy.row(first + s) + f, buffer[s], count * sizeof(T));
+            }
+            detail::rows_to_lanes(sources, count, lanes + f * out.lanes, out.lanes);
+          }
         }
-        detail::rows_to_lanes(sources, features, lanes, out.lanes);
-        continue;
-      }
-      constexpr std::size_t block = 64;
-      T buffer[w][block];
-      for (std::size_t s = 0; s < w; ++s) sources[s] = buffer[s];
-      for (std::size_t f = 0; f < features; f += block) {
-        const std::size_t count = std::min(block, features - f);
-        for (std::size_t s = 0; s < w; ++s) {
-          array.read(rows[sample(s)], f, count, buffer[s]);
-          if (copy && first + s < rows.count) std::memcpy(copy.row(first + s) + f, buffer[s], count * sizeof(T));
-        }
-        detail::rows_to_lanes(sources, count, lanes + f * out.lanes, out.lanes);
-      }
-    }
-  });
+      });
 }
 
 /// Panels to rows, one a sample, `stride` elements apart.

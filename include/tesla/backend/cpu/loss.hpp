@@ -34,47 +34,49 @@ template <class T>
 template <class T>
 void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarithm) {
   using V = Vector<T>;
-  detail::for_each_lane(in, 10.0 * static_cast<double>(in.features), [&](std::size_t panel, std::size_t lane, std::size_t n) {
-    const std::size_t stride = in.lanes;
-    for (std::size_t first = 0; first < in.features; first += group) {
-      const T* x = in.panel(panel) + first * stride + lane;
-      T* const y = out.panel(panel) + first * stride + lane;
-      const V largest = detail::largest_of(x, group, stride, n);
-      V total(T(0));
-      for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V shifted = load(x + i, n) - largest, e = exp(shifted);
-        total += e;
-        store(y + i, logarithm ? shifted : e, n);
-      }
-      const V last = logarithm ? log(total) : V(T(1)) / total;
-      for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V value = load(y + i, n);
-        store(y + i, logarithm ? value - last : value * last, n);
-      }
-    }
-  });
+  detail::for_each_lane(in, 10.0 * static_cast<double>(in.features),
+                        [&](std::size_t panel, std::size_t lane, std::size_t n) {
+                          const std::size_t stride = in.lanes;
+                          for (std::size_t first = 0; first < in.features; first += group) {
+                            const T* x = in.panel(panel) + first * stride + lane;
+                            T* const y = out.panel(panel) + first * stride + lane;
+                            const V largest = detail::largest_of(x, group, stride, n);
+                            V total(T(0));
+                            for (std::size_t i = 0; i < group * stride; i += stride) {
+                              const V shifted = load(x + i, n) - largest, e = exp(shifted);
+                              total += e;
+                              store(y + i, logarithm ? shifted : e, n);
+                            }
+                            const V last = logarithm ? log(total) : V(T(1)) / total;
+                            for (std::size_t i = 0; i < group * stride; i += stride) {
+                              const V value = load(y + i, n);
+                              store(y + i, logarithm ? value - last : value * last, n);
+                            }
+                          }
+                        });
 }
 
 template <class T>
 void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::size_t group, bool logarithm) {
   using V = Vector<T>;
-  detail::for_each_lane(y, 4.0 * static_cast<double>(y.features), [&](std::size_t panel, std::size_t lane, std::size_t n) {
-    const std::size_t stride = y.lanes;
-    for (std::size_t first = 0; first < y.features; first += group) {
-      const std::size_t offset = first * stride + lane;
-      const T *value = y.panel(panel) + offset, *slope = dy.panel(panel) + offset;
-      T* const result = dx.panel(panel) + offset;
-      V total(T(0));
-      for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V d = load(slope + i, n);
-        total += logarithm ? d : d * load(value + i, n);
-      }
-      for (std::size_t i = 0; i < group * stride; i += stride) {
-        const V v = load(value + i, n), d = load(slope + i, n);
-        store(result + i, logarithm ? d - exp(v) * total : (d - total) * v, n);
-      }
-    }
-  });
+  detail::for_each_lane(y, 4.0 * static_cast<double>(y.features),
+                        [&](std::size_t panel, std::size_t lane, std::size_t n) {
+                          const std::size_t stride = y.lanes;
+                          for (std::size_t first = 0; first < y.features; first += group) {
+                            const std::size_t offset = first * stride + lane;
+                            const T *value = y.panel(panel) + offset, *slope = dy.panel(panel) + offset;
+                            T* const result = dx.panel(panel) + offset;
+                            V total(T(0));
+                            for (std::size_t i = 0; i < group * stride; i += stride) {
+                              const V d = load(slope + i, n);
+                              total += logarithm ? d : d * load(value + i, n);
+                            }
+                            for (std::size_t i = 0; i < group * stride; i += stride) {
+                              const V v = load(value + i, n), d = load(slope + i, n);
+                              store(result + i, logarithm ? d - exp(v) * total : (d - total) * v, n);
+                            }
+                          }
+                        });
 }
 
 /// Softmax and cross-entropy in one, from logits; the largest logit is taken off first, so nothing overflows.
@@ -144,7 +146,8 @@ void loss_kernel(const void* context, const Operand<T>* in, T* cost, T* gradient
 /// A loss that is a sum over features of f(y, target). Each sample's costs are added up in the order of the features,
 /// then the samples'.
 template <class T>
-double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<const T> target, const T* weights,
+                Panels<T> gradient) {
   constexpr std::size_t chunks = 64, run = 4 * cache_line / sizeof(T);
   std::array<double, chunks> partial{};  // by shape and never by thread
   if (y.batch == 0) return 0;
@@ -152,22 +155,25 @@ double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<c
   // Rows of lanes; of a single sample, runs of features.
   const std::size_t rows = single ? (y.features + run - 1) / run : y.panels() * y.features;
   const std::size_t pieces = std::min(chunks, single ? rows : y.panels());
-  parallel_for(pieces, static_cast<double>(8 * y.size()) / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t piece = begin; piece < end; ++piece) {
-      const std::size_t first = single ? rows * piece / pieces : y.panels() * piece / pieces * y.features;
-      const std::size_t last = single ? rows * (piece + 1) / pieces : y.panels() * (piece + 1) / pieces * y.features;
-      for (std::size_t row = first; row < last; ++row) {
-        const std::size_t panel = row / y.features, at = single ? row * run : row * y.lanes;
-        const std::size_t n = single ? std::min(run, y.features - at) : y.lanes, live = single ? n : y.live(panel);
-        const Operand<T> in[] = {{y.data + at}, {target.data + at}, {single ? weights : weights + panel * y.lanes, single}};
-        T cost[run];
-        kernel(f, in, cost, gradient ? gradient.data + at : nullptr, n);
-        double total = 0;
-        for (std::size_t i = 0; i < live; ++i) total += static_cast<double>(cost[i]);
-        partial[piece] += total;
-      }
-    }
-  });
+  parallel_for(
+      pieces, static_cast<double>(8 * y.size()) / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t piece = begin; piece < end; ++piece) {
+          const std::size_t first = single ? rows * piece / pieces : y.panels() * piece / pieces * y.features;
+          const std::size_t last =
+              single ? rows * (piece + 1) / pieces : y.panels() * (piece + 1) / pieces * y.features;
+          for (std::size_t row = first; row < last; ++row) {
+            const std::size_t panel = row / y.features, at = single ? row * run : row * y.lanes;
+            const std::size_t n = single ? std::min(run, y.features - at) : y.lanes, live = single ? n : y.live(panel);
+            const Operand<T> in[] = {
+                {y.data + at}, {target.data + at}, {single ? weights : weights + panel * y.lanes, single}};
+            T cost[run];
+            kernel(f, in, cost, gradient ? gradient.data + at : nullptr, n);
+            double total = 0;
+            for (std::size_t i = 0; i < live; ++i) total += static_cast<double>(cost[i]);
+            partial[piece] += total;
+          }
+        }
+      });
   double total = 0;
   for (const double value : partial) total += value;
   return total;

@@ -72,7 +72,8 @@ void sum_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begi
   for (; r < end; ++r) {
     T total = p.accumulate ? p.c[r] : T(0);
     if (p.bias != nullptr) total += p.bias[r];
-    for (std::size_t k = 0; k < p.depth; ++k) total += p.b[k] * p.a[static_cast<std::ptrdiff_t>(k) * p.a_depth + static_cast<std::ptrdiff_t>(r)];
+    for (std::size_t k = 0; k < p.depth; ++k)
+      total += p.b[k] * p.a[static_cast<std::ptrdiff_t>(k) * p.a_depth + static_cast<std::ptrdiff_t>(r)];
     p.c[r] = total;
   }
   if (epilogue) epilogue(p.c + begin, end - begin);
@@ -103,7 +104,8 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   const auto row_begin = [&](std::size_t i) { return p.rows * i / row_tiles; };
 
   // Blocks of columns that share the second-level cache; the rows of A run past each group once.
-  const std::size_t block_bytes = std::max<std::size_t>(std::min(p.depth, depth_block) * p.segments * blocks.width * sizeof(T), 1);
+  const std::size_t block_bytes =
+      std::max<std::size_t>(std::min(p.depth, depth_block) * p.segments * blocks.width * sizeof(T), 1);
   const std::size_t group = std::clamp<std::size_t>((std::size_t{512} << 10) / block_bytes, 1, blocks.size());
   const std::size_t groups = (blocks.size() + group - 1) / group;
 

@@ -67,12 +67,10 @@ template <class T, std::size_t Rows, std::size_t Vectors>
   }
 
   if (t.accumulate)
-    unroll<Rows>([&](auto r) {
-      unroll<Vectors>([&](auto v) { sums[r][v] += load(c + std::ptrdiff_t(r) * c_row + v * w); });
-    });
-  unroll<Rows>([&](auto r) {
-    unroll<Vectors>([&](auto v) { store(c + std::ptrdiff_t(r) * c_row + v * w, sums[r][v]); });
-  });
+    unroll<Rows>(
+        [&](auto r) { unroll<Vectors>([&](auto v) { sums[r][v] += load(c + std::ptrdiff_t(r) * c_row + v * w); }); });
+  unroll<Rows>(
+      [&](auto r) { unroll<Vectors>([&](auto v) { store(c + std::ptrdiff_t(r) * c_row + v * w, sums[r][v]); }); });
   if (t.epilogue)
     for (std::size_t r = 0; r < Rows; ++r) t.epilogue(c + static_cast<std::ptrdiff_t>(r) * c_row, Vectors * w);
 }

@@ -106,8 +106,7 @@ namespace detail {
 template <bool high, class Register, std::size_t... I>
 [[gnu::always_inline]] inline Register interleave(Register a, Register b, std::index_sequence<I...>) {
   constexpr int n = static_cast<int>(sizeof...(I));
-  return __builtin_shufflevector(
-      a, b, (static_cast<int>(I / 2) + (high ? n / 2 : 0) + (I % 2 == 0 ? 0 : n))...);
+  return __builtin_shufflevector(a, b, (static_cast<int>(I / 2) + (high ? n / 2 : 0) + (I % 2 == 0 ? 0 : n))...);
 }
 
 template <class T, std::size_t N>

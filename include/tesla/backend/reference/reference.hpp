@@ -182,7 +182,8 @@ class Reference {
   double squared_norm(Matrix<T> m) {
     double total = 0;
     for (std::size_t r = 0; r < m.rows; ++r)
-      for (std::size_t c = 0; c < m.columns; ++c) total += static_cast<double>(m.row(r)[c]) * static_cast<double>(m.row(r)[c]);
+      for (std::size_t c = 0; c < m.columns; ++c)
+        total += static_cast<double>(m.row(r)[c]) * static_cast<double>(m.row(r)[c]);
     return total;
   }
 
