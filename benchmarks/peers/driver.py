@@ -217,7 +217,7 @@ def describe(case):
 
 
 def chart(rows):
-    """Bars of microseconds per training step, a panel for each case; colours that show on white and on black."""
+    """Bars of the time of a training step, a panel for each case; colours that show on white and on black."""
     grey, ours, theirs = "#7d8590", "#e8702a", "#8fa3b8"
     chosen = [row for case in CHART for row in rows if row["case"] == case and row["best"]]
     chosen = chosen or [row for row in rows if row["case"].startswith("step:") and row["best"]][:4]
@@ -237,20 +237,19 @@ def chart(rows):
             body.append(f'<text x="{x + 78}" y="{line + 13}" text-anchor="end"{weight}>{name}</text>')
             shape = f'x="{x + 86}" y="{line + 2}" width="{length:.1f}" height="{bar - 6}" rx="2"'
             body.append(f'<rect {shape} fill="{ours if own else theirs}"/>')
-            body.append(
-                f'<text x="{x + 92 + length:.1f}" y="{line + 13}"{weight}>{microseconds(entry["us"])} µs</text>'
-            )
+            label = microseconds(entry["us"]).replace("k", " ms") + (" µs" if entry["us"] < 10000 else "")
+            body.append(f'<text x="{x + 92 + length:.1f}" y="{line + 13}"{weight}>{label}</text>')
         heights[side] += 26 + len(entries) * bar + 22
     height = top + max(heights)
     style = (
         f"text{{font:13px -apple-system,'Segoe UI',Helvetica,Arial,sans-serif;fill:{grey}}} "
         f".title,.head,.own{{font-weight:600}} .own{{fill:{ours}}} .head{{font-size:15px}}"
     )
-    head = '<text x="0" y="18" class="head">Microseconds per training step (shorter is better)</text>'
+    head = '<text x="0" y="18" class="head">Time of one training step (shorter is better)</text>'
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}" role="img" aria-label="Microseconds per training step">',
+            f'width="{width}" height="{height}" role="img" aria-label="Time of one training step">',
             f"<style>{style}</style>",
             head,
             *body,

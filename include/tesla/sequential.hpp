@@ -83,8 +83,9 @@ class BasicSequential {
   /// The loss and the metrics over samples.
   Scores evaluate(const data::Samples& samples, const EvaluateOptions& options = {}) {
     need_compiled("evaluate");
-    build_for(samples.x);
+    BuiltFor built = build_for(samples.x);
     Loader loader(samples, *network_, training_.loss->targets(), "evaluate: ");
+    built.keep();
     Scorer scorer(training_.metrics);
     evaluate(loader, checked_batch(options.batch_size, "evaluate"), scorer);
     Scores scores;
@@ -97,9 +98,10 @@ class BasicSequential {
 
   /// One row of outputs for each sample.
   Tensor<T> predict(const ArrayView& x, const PredictOptions& options = {}) {
-    build_for(x);
+    BuiltFor built = build_for(x);
     Tensor<T> result(network_->output_shape().with_front(x.samples()));
     predict_into(x, std::span<T>(result.data(), result.size()), options);
+    built.keep();
     return result;
   }
   /// The same into memory that is already there; from the second call of a size on it allocates nothing.
@@ -154,6 +156,12 @@ class BasicSequential {
   /// with layers, losses or optimizers of one's own.
   void restore(const std::string& path) { model::restore(*network_, training_, path); }
 
+  /// The shape of what predict() returns for one sample.
+  const Shape& output_shape() {
+    need_built("output_shape");
+    return network_->output_shape();
+  }
+
   /// The parts, for those who build on them.
   model::Network<T, B>& network() { return *network_; }
 
@@ -170,11 +178,22 @@ class BasicSequential {
     if (!network_->built())
       raise<UsageError>(who, ": the model does not know its input's shape yet; call build(shape) or fit first");
   }
-  void build_for(const ArrayView& x) {
-    if (network_->built()) return;
+  /// Takes back a build that the data of a call asked for, if the call then refuses the data.
+  struct BuiltFor {
+    model::Network<T, B>* network;  // null: it was built before, or the data is fine
+    BuiltFor(const BuiltFor&) = delete;
+    BuiltFor& operator=(const BuiltFor&) = delete;
+    ~BuiltFor() {
+      if (network != nullptr) network->unbuild();
+    }
+    void keep() { network = nullptr; }
+  };
+  BuiltFor build_for(const ArrayView& x) {
+    if (network_->built()) return {nullptr};
     if (x.shape().rank() < 2 || x.empty())
       raise<ShapeError>("x: samples come as rows of an array with at least two extents, not of shape ", x.shape());
     network_->build(network_->wanted_input().rank() != 0 ? network_->wanted_input() : x.shape().tail());
+    return {network_.get()};
   }
   void need_slots() {
     auto& store = network_->store();
@@ -287,12 +306,13 @@ template <class T, class B>
   data::Samples samples = given;
   if (!options.sample_weight.empty()) samples.weight = options.sample_weight;
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
-  build_for(samples.x);
+  BuiltFor built = build_for(samples.x);
   need_slots();
   Loader loader(samples, *network_, training_.loss->targets(), "fit: ");
   std::optional<Loader> validation;
   if (!options.validation.empty())
     validation.emplace(options.validation, *network_, training_.loss->targets(), "fit: validation ");
+  built.keep();
 
   const std::size_t size = loader.size(), batches = (size + batch_size - 1) / batch_size;
   std::vector<std::uint32_t> order(options.shuffle ? size : 0);
@@ -310,6 +330,7 @@ template <class T, class B>
   for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) {
     moment.epoch = epoch, moment.batch = 0;
     scorer.reset();
+    scores.truncate(training_.metrics.size() + 1);  // those of the validation are of the epoch before
     progress.begin_epoch();
     tell(Event::epoch_begin);
     if (moment.stop) {
@@ -341,8 +362,8 @@ template <class T, class B>
       validation_scorer.write(scores);
     }
     for (const auto& [name, value] : scores) {
-      history.at(name).reserve(options.epochs);
-      history.at(name).push_back(value);
+      history.entry(name).reserve(std::min<std::size_t>(options.epochs, 1024));
+      history.entry(name).push_back(value);
     }
     progress.end_epoch(epoch, scores);
     tell(Event::epoch_end);
@@ -356,9 +377,10 @@ template <class T, class B>
 template <class T, class B>
 double BasicSequential<T, B>::train_step(const data::Samples& batch) {
   need_compiled("train_step");
-  build_for(batch.x);
+  BuiltFor built = build_for(batch.x);
   need_slots();
   Loader loader(batch, *network_, training_.loss->targets(), "train_step: ");
+  built.keep();
   return step(loader, nullptr, 0, loader.size(), nullptr, {"train_step"});
 }
 
@@ -380,7 +402,7 @@ void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Sco
 
 template <class T, class B>
 void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, const PredictOptions& options) {
-  build_for(x);
+  BuiltFor built = build_for(x);
   const std::size_t batch_size = checked_batch(options.batch_size, "predict");
   const std::size_t features = network_->output_shape().elements();
   train::check_input(x, network_->input_shape().elements(), "predict: x");
@@ -388,6 +410,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());
   train::check_finite(x, "predict: x");
+  built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {
     model::Workspace<T>& w = network_->workspace(std::min(batch_size, x.samples() - first), false, 0);

@@ -35,7 +35,7 @@ TEST_CASE("Stream: numbers go by index, in any order", "[core][random]") {
   CHECK(stream.bits((std::uint64_t{1} << 33) + 10) != stream.bits(10));
 }
 
-TEST_CASE("Stream: uniform numbers of [0, 1)", "[core][random]") {
+TEST_CASE("Stream: uniform numbers from 0 up to 1", "[core][random]") {
   const Stream stream(1);
   constexpr int n = 200000;
   double sum = 0, squares = 0, neighbours = 0;

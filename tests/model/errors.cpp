@@ -605,3 +605,16 @@ TEST_CASE("a save that fails leaves the old file", "[errors]") {
   f.model.save(path);
   CHECK(tesla::io::read_file(path) != old);
 }
+
+TEST_CASE("a first call that refuses its data leaves the model open for other data") {
+  tesla::Sequential model;
+  model.add_layer(tesla::Dense({.units = 2}));
+  model.compile(tesla::optim::SGD(), tesla::loss::SparseCategoricalCrossEntropy());
+  const tesla::Tensor<float> three({4, 3}), five({4, 5});
+  const tesla::Tensor<std::int32_t> labels({4}), few({3});
+  CHECK_THROWS_AS(model.fit(three, few, {.verbose = 0}), tesla::ShapeError);
+  CHECK_THROWS_AS(model.evaluate(three, few), tesla::ShapeError);
+  CHECK_THROWS_AS(model.train_step(three, few), tesla::ShapeError);
+  model.fit(five, labels, {.verbose = 0});
+  CHECK(model.predict(five).shape() == tesla::Shape{4, 2});
+}

@@ -11,7 +11,7 @@
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch; apply, apply_gradient: a user's
 //   function softmax    softmax, softmax_gradient losses     cross_entropy, elementwise_loss updates    update,
-//   update_outer, squared_norm, squared_norm_outer: optimizers, one pass over the parameters
+//   update_outer, squared_norm: optimizers, one pass over the parameters
 //
 // Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
 // samples. Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike.

@@ -11,6 +11,9 @@ namespace tesla::inline TESLA_TARGET::backend {
 /// columns of B and C are contiguous. A is read one element at a time (broadcast), so it may be transposed by its
 /// strides; a stride of 0 from item to item shares an operand.
 ///
+/// Any number of columns will do; a backend may be much faster where they fill whole vectors, as panels and padded rows
+/// of parameters do, or where there is one.
+///
 /// Forward, input gradient and weight gradient of a dense layer are this with three sets of strides.
 template <class T>
 struct Product {

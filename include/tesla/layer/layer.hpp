@@ -68,13 +68,13 @@ struct Pass {
 
   /// out = f(in...), elementwise. Panels go sample by sample, a parameter is the same for all samples.
   template <class F, class... In>
-  void map(const F& f, Panels<T> out, const In&... in) const {
-    backend.map(f, out, in...);
+  void map(const F& f, Panels<T> out, const In&... operands) const {
+    backend.map(f, out, operands...);
   }
   /// sums = sum over the samples of f(in...), for each feature.
   template <class F, class... In>
-  void reduce(const F& f, backend::Features<T> sums, const In&... in) const {
-    backend.reduce(f, sums, in...);
+  void reduce(const F& f, backend::Features<T> sums, const In&... operands) const {
+    backend.reduce(f, sums, operands...);
   }
 
   /// The input x with one row a sample, for sums over the samples.

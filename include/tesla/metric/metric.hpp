@@ -1,4 +1,4 @@
-// The concept of a metric: a number for each sample, whose (weighted) mean is reported.
+// The concept of a metric: a number for each sample, whose mean is reported.
 #pragma once
 
 #include <tesla/core/error.hpp>

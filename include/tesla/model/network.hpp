@@ -145,6 +145,9 @@ class Network {
     }
   }
 
+  /// Takes build() back: the shapes are open again.
+  void unbuild() { built_ = false; }
+
   std::span<typename layer::Pass<T, B>::Slot> gradient_slots() { return slots_; }
 
   /// "layer 3 (dense_1: Dense 128 -> 10)"

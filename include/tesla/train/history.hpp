@@ -23,7 +23,7 @@ class Named {
     raise<UsageError>("there is no \"", name, "\" here, only ", known.empty() ? "nothing" : known);
   }
   /// The value of a name, made when it is not there.
-  V& at(std::string_view name) {
+  V& entry(std::string_view name) {
     for (Item& item : items_)
       if (item.first == name) return item.second;
     items_.emplace_back(std::string(name), V());
@@ -37,6 +37,10 @@ class Named {
   auto begin() const { return items_.begin(); }
   auto end() const { return items_.end(); }
   std::size_t size() const { return items_.size(); }
+  /// Keeps the first n values.
+  void truncate(std::size_t n) {
+    if (n < items_.size()) items_.erase(items_.begin() + static_cast<std::ptrdiff_t>(n), items_.end());
+  }
 
  private:
   std::vector<Item> items_;

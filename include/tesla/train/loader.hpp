@@ -134,8 +134,8 @@ class Scorer {
   /// Writes the means so far.
   [[gnu::cold]] void write(Scores& scores) const {
     const double n = std::max<double>(static_cast<double>(samples_), 1);
-    scores.at(names_[0]) = loss_ / n;
-    for (std::size_t m = 0; m < totals_.size(); ++m) scores.at(names_[m + 1]) = totals_[m] / n;
+    scores.entry(names_[0]) = loss_ / n;
+    for (std::size_t m = 0; m < totals_.size(); ++m) scores.entry(names_[m + 1]) = totals_[m] / n;
   }
 
  private:

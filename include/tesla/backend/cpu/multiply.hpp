@@ -146,6 +146,31 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   });
 }
 
+/// Any shape, element by element: for columns that do not fill vectors. Layers have panels, and do not come here.
+template <class T>
+[[gnu::noinline]] void multiply_elements(const Product<T>& p, const Epilogue<T>& epilogue) {
+  const auto i = [](std::size_t n) { return static_cast<std::ptrdiff_t>(n); };
+  parallel_for(p.count * p.rows, p.multiply_adds() / static_cast<double>(p.count * p.rows),
+               [&](std::size_t begin, std::size_t end) {
+                 for (std::size_t at = begin; at < end; ++at) {
+                   const std::size_t item = at / p.rows, row = at % p.rows;
+                   const std::size_t columns = item + 1 == p.count && p.last_columns != 0 ? p.last_columns : p.columns;
+                   T* const c = p.c + i(item) * p.c_item + i(row) * p.c_row;
+                   for (std::size_t column = 0; column < columns; ++column) {
+                     T total = p.bias != nullptr ? p.bias[row] : T(0);
+                     for (std::size_t s = 0; s < p.segments; ++s) {
+                       const std::size_t depth = s + 1 == p.segments && p.last_depth != 0 ? p.last_depth : p.depth;
+                       const T* a = p.a + i(item) * p.a_item + i(s) * p.a_segment + i(row) * p.a_row;
+                       const T* b = p.b + i(item) * p.b_item + i(s) * p.b_segment + i(column);
+                       for (std::size_t k = 0; k < depth; ++k) total += a[i(k) * p.a_depth] * b[i(k) * p.b_depth];
+                     }
+                     c[column] = p.accumulate ? c[column] + total : total;
+                   }
+                   if (epilogue) epilogue(c, columns);
+                 }
+               });
+}
+
 }  // namespace detail
 
 template <class T>
@@ -169,7 +194,10 @@ void multiply(Product<T> p, const Epilogue<T>& epilogue) {
       return;
     }
   }
-  detail::multiply_tiles(p, epilogue);
+  if (p.columns % width<T> == 0 && p.last_columns % width<T> == 0)
+    detail::multiply_tiles(p, epilogue);
+  else
+    detail::multiply_elements(p, epilogue);
 }
 
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu

@@ -14,8 +14,16 @@
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
+#ifdef __AVX512DQ__
+// Beyond this xsimd 8 knows functions for small integers, which are not needed here and do not compile without
+// optimisation.
+using Architecture = xsimd::avx512dq;
+#else
+using Architecture = xsimd::default_arch;
+#endif
+
 template <class T>
-using Vector = xsimd::batch<T>;
+using Vector = xsimd::batch<T, Architecture>;
 
 /// Elements of T in one vector.
 template <class T>
