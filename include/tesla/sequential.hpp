@@ -181,6 +181,7 @@ class BasicSequential {
   /// Takes back a build that the data of a call asked for, if the call then refuses the data.
   struct BuiltFor {
     model::Network<T, B>* network;  // null: it was built before, or the data is fine
+    BuiltFor(model::Network<T, B>* n) : network(n) {}
     BuiltFor(const BuiltFor&) = delete;
     BuiltFor& operator=(const BuiltFor&) = delete;
     ~BuiltFor() {
