@@ -51,5 +51,6 @@ build() {
   local folder=build/$1
   shift
   local command=(cmake --build "$folder" --parallel "$jobs" ${1:+--target "$@"})
+  [ ! -f "$folder/build.ninja" ] || command+=(-- -k 0)  # all errors at once
   if [ -t 1 ]; then "${command[@]}"; else quietly "$folder/build.log" "${command[@]}"; fi
 }

@@ -3,6 +3,8 @@
 
 #include <tesla/core/error.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,34 +18,36 @@ class Named {
   using Item = std::pair<std::string, V>;
 
   const V& operator[](std::string_view name) const {
-    for (const Item& item : items_)
+    for (const Item& item : *this)
       if (item.first == name) return item.second;
     std::string known;
-    for (const Item& item : items_) known += (known.empty() ? "" : ", ") + item.first;
+    for (const Item& item : *this) known += (known.empty() ? "" : ", ") + item.first;
     raise<UsageError>("there is no \"", name, "\" here, only ", known.empty() ? "nothing" : known);
   }
   /// The value of a name, made when it is not there.
   V& entry(std::string_view name) {
-    for (Item& item : items_)
-      if (item.first == name) return item.second;
-    items_.emplace_back(std::string(name), V());
-    return items_.back().second;
+    for (std::size_t i = 0; i < size_; ++i)
+      if (items_[i].first == name) return items_[i].second;
+    if (size_ == items_.size() || items_[size_].first != name) {
+      items_.resize(size_);
+      items_.emplace_back(std::string(name), V());
+    }
+    return items_[size_++].second;
   }
   bool contains(std::string_view name) const {
-    for (const Item& item : items_)
+    for (const Item& item : *this)
       if (item.first == name) return true;
     return false;
   }
-  auto begin() const { return items_.begin(); }
-  auto end() const { return items_.end(); }
-  std::size_t size() const { return items_.size(); }
-  /// Keeps the first n values.
-  void truncate(std::size_t n) {
-    if (n < items_.size()) items_.erase(items_.begin() + static_cast<std::ptrdiff_t>(n), items_.end());
-  }
+  const Item* begin() const { return items_.data(); }
+  const Item* end() const { return items_.data() + size_; }
+  std::size_t size() const { return size_; }
+  /// Keeps the first n values; the memory of the others waits for the same names to come back.
+  void truncate(std::size_t n) { size_ = std::min(size_, n); }
 
  private:
   std::vector<Item> items_;
+  std::size_t size_ = 0;
 };
 
 /// The loss and the metrics: scores["loss"], scores["accuracy"].

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-const char* TESLA_CONCAT(isa_, LEVEL, )() { return TESLA_STRINGIFY(TESLA_VECTOR_ISA); }
+const char* TESLA_CONCAT(isa_, LEVEL)() { return TESLA_STRINGIFY(TESLA_VECTOR_ISA); }
 
-float TESLA_CONCAT(loss_, LEVEL, )() {
+float TESLA_CONCAT(loss_, LEVEL)() {
   tesla::Tensor<float> x({16, 3});
   tesla::Tensor<std::int32_t> y({16});
   tesla::Sequential model;
