@@ -19,7 +19,7 @@ struct Accuracy {
     std::size_t right = 0;
     for (std::size_t i = 0; i < o.prediction.size(); ++i) {
       const bool wanted = o.target.empty() ? o.label != 0 : o.target[i] > T(0.5);
-      right += (o.prediction[i] > threshold) == wanted ? 1 : 0;
+      if ((o.prediction[i] > threshold) == wanted) ++right;
     }
     return static_cast<double>(right) / static_cast<double>(o.prediction.size());
   }
