@@ -51,8 +51,9 @@ class BasicSequential {
 
   explicit BasicSequential(const SequentialOptions& options = {})
       : network_(std::make_unique<model::Network<T, B>>(options.seed)) {}
-  template <layer::Layer... L>
-  requires(sizeof...(L) > 0) explicit BasicSequential(L... layers) : BasicSequential() {
+  template <class... L>
+  requires(sizeof...(L) > 0 && (!std::same_as<L, BasicSequential> && ...)) &&
+      (layer::Layer<L> && ...) explicit BasicSequential(L... layers) : BasicSequential() {
     (add_layer(std::move(layers)), ...);
   }
 

@@ -11,7 +11,8 @@ template <class C, class F, class Value, class Slope>
 void check_function(const F& f, const Value& value, const Slope& slope) {
   using T = typename C::Scalar;
   Bench<C> bench;
-  for (const auto [batch, features] : sizes()) {
+  for (const Size& size : sizes()) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::size_t n = batch * features;
     const std::vector<T> xs = bench.random(n, 1, -4, 4), slopes = bench.random(n, 2);
@@ -90,7 +91,8 @@ TEMPLATE_LIST_TEST_CASE("map, map_sum and reduce: panels and features as operand
   const auto difference = [](auto p, auto v) { return p - v; };
   const auto sum4 = [](auto a, auto v, auto b, auto w) { return a * v + b * w; };
   const auto twice = [](auto p) { return p + p; };
-  for (const auto [batch, features] : sizes()) {
+  for (const Size& size : sizes()) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::size_t n = batch * features;
     const std::vector<T> as = bench.random(n, 1), bs = bench.random(n, 2), vs = bench.random(features, 3),
@@ -148,7 +150,8 @@ TEMPLATE_LIST_TEST_CASE("map, map_sum and reduce: panels and features as operand
 TEMPLATE_LIST_TEST_CASE("map and map_sum: the result may be one of the operands", "[backend][conformance]", Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
-  for (const auto [batch, features] : sizes()) {
+  for (const Size& size : sizes()) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::vector<T> as = bench.random(batch * features, 1), bs = bench.random(batch * features, 2);
     const auto a = bench.batch({batch, features}, as), b = bench.batch({batch, features}, bs);
@@ -172,7 +175,8 @@ TEMPLATE_LIST_TEST_CASE("apply and apply_gradient: a function of the user's", "[
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
   const Activation swish = tesla::activation([](auto x) { return x / (1 + exp(-x)); });
-  for (const auto [batch, features] : sizes()) {
+  for (const Size& size : sizes()) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::size_t n = batch * features;
     const std::vector<T> xs = bench.random(n, 1, -4, 4), slopes = bench.random(n, 2);

@@ -115,7 +115,8 @@ TEMPLATE_LIST_TEST_CASE("gather: an array of one extent has one feature", "[back
 TEMPLATE_LIST_TEST_CASE("scatter and transpose: panels become rows", "[backend][conformance]", Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
-  for (const auto [batch, features] : sizes()) {
+  for (const Size& size : sizes()) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::vector<T> values = bench.random(batch * features, 2);
     const auto in = bench.batch({batch, features}, values);

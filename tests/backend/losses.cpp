@@ -39,7 +39,7 @@ std::vector<T> with_loss(std::vector<T> values, double loss) {
 template <class C>
 void check_cross_entropy(Bench<C>& bench, Size size, const std::vector<typename C::Scalar>& logits, Real scale) {
   using T = typename C::Scalar;
-  const auto [batch, features] = size;
+  const std::size_t batch = size.batch, features = size.features;
   INFO("batch " << batch << " features " << features);
   const std::vector<T> weights = bench.random(batch, 4, 0, 2);
   std::vector<std::int32_t> labels(round_up(batch, C::Backend::template lanes<T>(batch)));
@@ -87,7 +87,8 @@ void check_elementwise(const F& f, const Value& value, const Slope& slope) {
   Bench<C> bench;
   std::vector<Size> all = sizes();
   all.push_back({5000, 3});
-  for (const auto [batch, features] : all) {
+  for (const Size& size : all) {
+    const std::size_t batch = size.batch, features = size.features;
     INFO("batch " << batch << " features " << features);
     const std::size_t n = batch * features;
     const std::vector<T> ys = bench.random(n, 1, 0.1, 2), ts = bench.random(n, 2, 0.1, 2),
@@ -119,9 +120,11 @@ TEMPLATE_LIST_TEST_CASE("softmax and log_softmax, over groups", "[backend][confo
   Bench<TestType> bench;
   std::vector<std::pair<Size, std::size_t>> all = {{{1, 12}, 3}, {{7, 12}, 4}, {{65, 12}, 1}, {{200, 700}, 100}};
   for (const Size& size : sizes()) all.emplace_back(size, size.features);
-  for (const auto& [size, group] : all)
+  for (const auto& grouped : all)
     for (const bool logarithm : {false, true}) {
-      const auto [batch, features] = size;
+      const Size& size = grouped.first;
+      const std::size_t group = grouped.second;
+      const std::size_t batch = size.batch, features = size.features;
       INFO("batch " << batch << " features " << features << " group " << group << " logarithm " << logarithm);
       const std::size_t n = batch * features;
       const std::vector<T> xs = bench.random(n, 1, -5, 5), slopes = bench.random(n, 2);
@@ -178,9 +181,9 @@ TEMPLATE_LIST_TEST_CASE("softmax: extreme logits stay finite", "[backend][confor
 
 TEMPLATE_LIST_TEST_CASE("cross_entropy: labels and rows of probabilities, weighted", "[backend][conformance]", Cases) {
   Bench<TestType> bench;
-  for (const auto [batch, features] : sizes())
-    check_cross_entropy(bench, {batch, features}, bench.random(batch * features, 1, -5, 5),
-                        std::sqrt(static_cast<Real>(features)) * 5);
+  for (const Size& size : sizes())
+    check_cross_entropy(bench, size, bench.random(size.batch * size.features, 1, -5, 5),
+                        std::sqrt(static_cast<Real>(size.features)) * 5);
 }
 
 TEMPLATE_LIST_TEST_CASE("cross_entropy: extreme logits stay finite", "[backend][conformance]", Cases) {

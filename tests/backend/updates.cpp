@@ -39,8 +39,9 @@ template <class C, std::size_t Slots, class Rule>
 void check_update(const Rule& rule) {
   using T = typename C::Scalar;
   Bench<C> bench;
-  for (const auto [rows, columns] : shapes)
+  for (const Shape2& shape : shapes)
     for (const bool outer : {false, true}) {
+      const std::size_t rows = shape.rows, columns = shape.columns;
       INFO("rows " << rows << " columns " << columns << " outer " << outer);
       const std::size_t n = rows * columns;
       const std::vector<T> weights = bench.random(n, 1), left = bench.random(rows, 2), right = bench.random(columns, 3);
@@ -87,7 +88,8 @@ TEMPLATE_LIST_TEST_CASE("update and update_outer: rules with 0, 1 and 2 slots", 
 TEMPLATE_LIST_TEST_CASE("squared_norm: of the columns and never of the padding", "[backend][conformance]", Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
-  for (const auto [rows, columns] : shapes) {
+  for (const Shape2& shape : shapes) {
+    const std::size_t rows = shape.rows, columns = shape.columns;
     INFO("rows " << rows << " columns " << columns);
     const std::vector<T> values = bench.random(rows * columns, 1);
     Real expected = 0;
