@@ -10,7 +10,9 @@
 #include <tesla/train/loader.hpp>
 #include <tesla/train/progress.hpp>
 
+#include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -218,8 +220,19 @@ class BasicSequential {
 
   double step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count, Scorer* scorer,
               const StepName& name);
-  void update(const StepName& name);
+  void update(model::Workspace<T>& w, const StepName& name);
   void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
+
+  /// Of the samples' values, not of lanes without a sample.
+  double squared_norm(Panels<const T> p) const {
+    B& backend = network_->backend();
+    T* const data = const_cast<T*>(p.data);
+    const std::size_t whole = p.batch / p.lanes * p.stride();
+    double squares = backend.squared_norm(backend::Matrix<T>{data, 1, whole, whole});
+    if (const std::size_t rest = p.batch % p.lanes; rest != 0)
+      squares += backend.squared_norm(backend::Matrix<T>{data + whole, p.features, rest, p.lanes});
+    return squares;
+  }
 
   std::unique_ptr<model::Network<T, B>> network_;
   model::Training<T, B> training_;
@@ -234,70 +247,66 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   const backend::Target<T> target = loader.load(backend, w, order, first);
   network_->forward(w);
   const Panels<const T> y = w.output(network_->entries().size() - 1);
-  const double loss = training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(0, y.features));
+  const double loss =
+      training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(network_->entries().size() - 1));
   if (!is_finite(loss))
     raise<DataError>(name, "the loss is ", loss, "; the first values that are not finite come from ",
                      network_->first_overflow(w),
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
   network_->backward(w);
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader, training_.loss->from_logits());
-  update(name);
+  update(w, name);
   return loss;
 }
 
 template <class T, class B>
-void BasicSequential<T, B>::update(const StepName& name) {
+void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name) {
   B& backend = network_->backend();
   auto& store = network_->store();
   const auto slots = network_->gradient_slots();
-  const auto squares_of = [&](const auto& s) {
-    if (!s.outer) return backend.squared_norm(s.gradient);
-    const std::size_t rows = s.value.rows, columns = s.value.columns;
-    return backend.squared_norm(backend::Matrix<T>{s.gradient.data, 1, rows, rows}) *
-           backend.squared_norm(backend::Matrix<T>{const_cast<T*>(s.right), 1, columns, columns});
-  };
   const auto check = [&](double squares, std::string_view parameter) {
     if (!is_finite(squares))
       raise<DataError>(name, "the gradient of ", parameter,
                        " is not finite. The parameters are as the step before left them; try a "
                        "smaller learning rate, or .clip_norm");
   };
-  // The gradient of a bias sums what flows back through its layer: where that overflows, it shows here. Weights are
-  // looked at where that costs little, and where their layer has no bias.
-  bool outer = false;
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    outer |= slots[i].outer;
-    const auto& place = store.places()[i];
-    const bool more = i + 1 < slots.size() && store.places()[i + 1].layer == place.layer;
-    if (place.shape.rank() == 1 || slots[i].outer || !more) check(squares_of(slots[i]), place.name);
-  }
+  // All are looked at before the first parameter changes. A sum of products dy x^T that is not stored is no longer than
+  // |dy| |x|; it is made where that is not enough to know it finite.
+  const auto length_of = [&](Panels<const T> p) {
+    if (p.data == w.input().data) return w.input_limit() * std::sqrt(static_cast<double>(p.batch * p.features));
+    return std::sqrt(squared_norm(p));
+  };
   const double clip = training_.optimizer->facts().clip_norm;
+  double squares = 0;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    auto& s = slots[i];
+    if (s.dy && clip == 0 && length_of(s.dy) * length_of(s.x) <= static_cast<double>(std::numeric_limits<T>::max()))
+      continue;
+    if (s.dy) backend.multiply(network_->gradient_product(w, s));
+    s.dy = {};
+    const double own = backend.squared_norm(s.gradient);
+    check(own, store.places()[i].name);
+    squares += own;
+  }
   if (clip > 0) {
-    double squares = 0;
-    for (const auto& s : slots) squares += squares_of(s);
     check(squares, "all parameters");
     const double norm = std::sqrt(squares);
     if (norm > clip)
       for (const auto& s : slots) {
-        const std::size_t n = s.outer ? s.value.rows : s.gradient.rows * s.gradient.stride;
-        const Panels<T> all{s.gradient.data, n, 1, 1};
+        const Panels<T> all{s.gradient.data, s.gradient.rows * s.gradient.stride, 1, 1};
         backend.map([scale = clip / (norm + 1e-6)](auto g) { return g * math::number<decltype(g)>(scale); }, all,
                     Panels<const T>(all));
       }
   }
   const std::size_t number = ++training_.step;
-  if (!outer) {
-    const std::size_t all = store.block_size();
-    training_.optimizer->update(backend, number, {store.values(), 1, all, all}, store.slot_pointers(), nullptr,
-                                store.gradients());
-    return;
-  }
-  std::vector<T*>& at = training_.slot_pointers;
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    for (std::size_t s = 0; s < at.size(); ++s) at[s] = store.slot(s) + store.places()[i].offset;
-    const T* gradient = slots[i].gradient.data;
-    training_.optimizer->update(backend, number, slots[i].value, at, slots[i].outer ? gradient : nullptr,
-                                slots[i].outer ? slots[i].right : gradient);
+  std::vector<T*>& state = training_.slot_pointers;
+  for (std::size_t i = slots.size(); i-- > 0;) {
+    for (std::size_t s = 0; s < state.size(); ++s) state[s] = store.slot(s) + store.places()[i].offset;
+    if (slots[i].dy)
+      training_.optimizer->update(backend, number, slots[i].value, state, nullptr,
+                                  network_->gradient_product(w, slots[i]));
+    else
+      training_.optimizer->update(backend, number, slots[i].value, state, slots[i].gradient.data, {});
   }
 }
 

@@ -34,52 +34,72 @@ struct Moments {
   }
 };
 
-/// Two steps of a rule on a stored gradient, and on an outer product.
+/// Two steps of a rule on a stored gradient, and on one that is a product: the sum over so many samples, in panels.
 template <class C, std::size_t Slots, class Rule>
 void check_update(const Rule& rule) {
   using T = typename C::Scalar;
   Bench<C> bench;
   for (const Shape2& shape : shapes)
-    for (const bool outer : {false, true}) {
-      const std::size_t rows = shape.rows, columns = shape.columns;
-      INFO("rows " << rows << " columns " << columns << " outer " << outer);
-      const std::size_t n = rows * columns;
-      const std::vector<T> weights = bench.random(n, 1), left = bench.random(rows, 2), right = bench.random(columns, 3);
-      std::vector<T> gradient = bench.random(n, 4);
-      Reals expected(weights.begin(), weights.end());
-      std::vector<std::array<Real, Slots>> state(n);
-      for (std::size_t i = 0; i < n; ++i)
-        for (int step = 0; step < 2; ++step)
-          rule(expected[i], outer ? Real(left[i / columns]) * Real(right[i % columns]) : Real(gradient[i]), state[i]);
-      for (std::size_t s = 0; s < Slots; ++s)
-        for (std::size_t i = 0; i < n; ++i) expected.push_back(state[i][s]);
+    for (const bool whole : {false, true})  // whether the columns are those of the padded rows
+      for (const std::size_t samples : {0, 1, 5, 64, 100}) {
+        const std::size_t rows = shape.rows, columns = shape.columns, lanes = 64;
+        if (samples > 5 && columns > 300) continue;  // sums in another order differ more than the tolerance
+        INFO("rows " << rows << " columns " << columns << " samples " << samples << " whole " << whole);
+        const std::size_t n = rows * columns, panels = (samples + lanes - 1) / lanes;
+        const std::vector<T> weights = bench.random(n, 1), gradient = bench.random(n, 4);
+        // Panels of the left factor, one row a sample of the right one; of one sample, vectors.
+        const std::size_t stride = samples == 1 ? columns : backend::row_stride<T>(columns);
+        const std::vector<T> left = bench.random(samples == 1 ? rows : panels * rows * lanes, 2);
+        const std::vector<T> right = bench.random(std::max<std::size_t>(samples, 1) * stride, 3);
+        Reals expected(weights.begin(), weights.end());
+        std::vector<std::array<Real, Slots>> state(n);
+        for (std::size_t i = 0; i < n; ++i) {
+          Real g = samples == 0 ? Real(gradient[i]) : 0;
+          for (std::size_t s = 0; s < samples; ++s) {
+            const std::size_t at = samples == 1 ? i / columns : (s / lanes * rows + i / columns) * lanes + s % lanes;
+            g += Real(left[at]) * Real(right[s * stride + i % columns]);
+          }
+          for (int step = 0; step < 2; ++step) rule(expected[i], g, state[i]);
+        }
+        for (std::size_t s = 0; s < Slots; ++s)
+          for (std::size_t i = 0; i < n; ++i) expected.push_back(state[i][s]);
 
-      const auto g = bench.table(rows, columns, gradient);
-      const auto l = bench.array(left), r = bench.array(right);
-      const auto result = bench.repeated([&] {
-        const auto value = bench.table(rows, columns, weights), first = bench.table(rows, columns),
-                   second = bench.table(rows, columns);
-        backend::Updated<T, Slots> updated{value.matrix(), {}};
-        if constexpr (Slots > 0) updated.slots[0] = first.data();
-        if constexpr (Slots > 1) updated.slots[1] = second.data();
-        for (int step = 0; step < 2; ++step)
-          if (outer)
-            bench.backend.update_outer(rule, updated, l.data(), r.data());
-          else
-            bench.backend.update(rule, updated, g.data());
-        std::vector<T> all = value.values();
-        for (const auto* slot : {&first, &second})
-          if (Slots > (slot == &first ? 0U : 1U))
-            for (const T v : slot->values()) all.push_back(v);
-        return all;
-      });
-      bench.compare(result, expected, 4);
-    }
+        const auto g = bench.table(rows, columns, gradient);
+        const auto l = bench.array(left), r = bench.array(right);
+        backend::Product<T> product;
+        product.rows = rows, product.columns = columns, product.depth = product.last_depth = samples;
+        product.a = l.data(), product.a_row = 1, product.a_depth = 1, product.b = r.data();
+        if (samples > 1) {
+          product.columns = whole ? round_up(columns, cache_line / sizeof(T)) : columns;
+          product.a_row = static_cast<std::ptrdiff_t>(lanes), product.b_depth = static_cast<std::ptrdiff_t>(stride);
+          product.segments = panels, product.depth = lanes, product.last_depth = samples - (panels - 1) * lanes;
+          product.a_segment = static_cast<std::ptrdiff_t>(rows * lanes);
+          product.b_segment = static_cast<std::ptrdiff_t>(lanes * stride);
+        }
+        const auto result = bench.repeated([&] {
+          const auto value = bench.table(rows, columns, weights), first = bench.table(rows, columns),
+                     second = bench.table(rows, columns);
+          backend::Updated<T, Slots> updated{value.matrix(), {}};
+          if constexpr (Slots > 0) updated.slots[0] = first.data();
+          if constexpr (Slots > 1) updated.slots[1] = second.data();
+          for (int step = 0; step < 2; ++step)
+            if (samples == 0)
+              bench.backend.update(rule, updated, g.data());
+            else
+              bench.backend.update_product(rule, updated, product);
+          std::vector<T> all = value.values();
+          for (const auto* slot : {&first, &second})
+            if (Slots > (slot == &first ? 0U : 1U))
+              for (const T v : slot->values()) all.push_back(v);
+          return all;
+        });
+        bench.compare(result, expected, 4);
+      }
 }
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("update and update_outer: rules with 0, 1 and 2 slots", "[backend][conformance]", Cases) {
+TEMPLATE_LIST_TEST_CASE("update and update_product: rules with 0, 1 and 2 slots", "[backend][conformance]", Cases) {
   check_update<TestType, 0>(Plain());
   check_update<TestType, 1>(Momentum());
   check_update<TestType, 2>(Moments());

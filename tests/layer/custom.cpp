@@ -195,20 +195,20 @@ TEST_CASE("Extensions of one's own: both backends train alike", "[layer][custom]
 
 namespace {
 
-/// Asks for rows that it did not reserve.
+/// Leaves products to be summed without having said so.
 struct Greedy : Scale {
   static constexpr std::string_view kind = "Greedy";
   template <class T, class B>
-  void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T>, Panels<T>, Panels<T>) const {
-    pass.rows(x);
+  void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T>, Panels<T> dy, Panels<T>) const {
+    pass.sum_products(0, dy, x);
   }
 };
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("A layer has to ask for memory before it runs", "[layer][custom]", OnCpu, OnReference) {
+TEMPLATE_TEST_CASE("A layer has to say in setup what it sums", "[layer][custom]", OnCpu, OnReference) {
   TestType model{Greedy()};
   model.compile(SignDescent(), loss::MeanSquaredError());
   CHECK_THROWS_AS(model.train_step(x, zeros), UsageError);
-  CHECK_THROWS_WITH(model.train_step(x, zeros), Catch::Contains("Setup::rows"));
+  CHECK_THROWS_WITH(model.train_step(x, zeros), Catch::Contains("Setup::sum_products"));
 }

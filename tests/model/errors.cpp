@@ -618,3 +618,25 @@ TEST_CASE("a first call that refuses its data leaves the model open for other da
   model.fit(five, labels, {.verbose = 0});
   CHECK(model.predict(five).shape() == tesla::Shape{4, 2});
 }
+
+// The hidden layer overflows, the sigmoid after it makes that 1 again: loss and bias gradients are finite, and only the
+// gradient of the last weights, 0 times infinity, is not.
+TEST_CASE("a gradient that is not finite is found behind a finite loss, at any batch size", "[errors]") {
+  for (const std::size_t batch : {1, 3, 64, 70})
+    for (const double clip_norm : {0.0, 1.0}) {
+      INFO("batch " << batch << " clip_norm " << clip_norm);
+      tesla::Sequential model;
+      model.add_layer(tesla::Dense({.units = 2, .activation = tesla::relu}))
+          .add_layer(tesla::Dense({.units = 1, .activation = tesla::sigmoid, .initializer = tesla::init::constant(1)}));
+      model.compile(tesla::optim::SGD({.momentum = 0.9, .clip_norm = clip_norm}), tesla::loss::MeanSquaredError());
+      model.build({4});
+      model.parameter("dense.weight").assign(std::vector<float>(8, 1e30F));
+      const auto before = model.parameter("dense_1.weight").value();
+      tesla::Tensor<float> x({batch, 4}), y({batch, 1});
+      for (float& value : x) value = 1e10F;
+      CHECK_THROWS_AS(model.train_step(x, y), tesla::DataError);
+      CHECK_THROWS_WITH(model.train_step(x, y), Catch::Contains("dense_1.weight is not finite"));
+      const auto after = model.parameter("dense_1.weight").value();
+      CHECK(std::equal(before.begin(), before.end(), after.begin()));
+    }
+}

@@ -9,9 +9,11 @@
 //   layout     lanes: samples in a panel; gather: samples of any array to panels; scatter: panels to rows;
 //              transpose: panels to one row a sample
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
-//   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch; apply, apply_gradient: a user's
-//   function softmax    softmax, softmax_gradient losses     cross_entropy, elementwise_loss updates    update,
-//   update_outer, squared_norm: optimizers, one pass over the parameters
+//   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
+//              apply, apply_gradient: a user's function
+//   softmax    softmax, softmax_gradient
+//   losses     cross_entropy, elementwise_loss
+//   updates    update, update_product: optimizers, one pass over the parameters; squared_norm
 //
 // Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
 // samples. Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike.
@@ -108,7 +110,7 @@ concept Backend = std::movable<B> &&
   { b.cross_entropy(in, target, q, panels) } -> std::same_as<double>;         // from logits; q: weights of the samples
   { b.elementwise_loss(f, in, in, q, panels) } -> std::same_as<double>;
   b.update(update, updated, q);                              // q: the gradient, laid out as the parameter
-  b.update_outer(update, updated, q, q);                     // the gradient is an outer product
+  b.update_product(update, updated, product);                // the gradient is the product, its c is not used
   { b.squared_norm(matrix) } -> std::same_as<double>;
 };
 // clang-format on

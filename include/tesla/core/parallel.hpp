@@ -64,9 +64,13 @@ inline void pause_briefly() {
 #endif
 }
 
-/// Helper threads that take pieces of a loop beside the thread that runs it.
+/// Helper threads that take pieces of a loop beside the thread that runs it. Each has a share of its own, the same part
+/// of every loop, so that what it wrote in one loop is in its cache when the next one reads it; who is done with his
+/// own share takes from those of others.
 class Pool {
  public:
+  static constexpr std::size_t max_threads = 1024;
+
   static Pool& instance() {
     static Pool pool;
     return pool;
@@ -85,15 +89,18 @@ class Pool {
   /// Runs the pieces of [0, count); false if the pool serves another thread or this one is part of it.
   bool run(std::size_t count, std::size_t pieces, std::size_t threads, const Range& range) {
     if (inside() || busy_.exchange(true, std::memory_order_acquire)) return false;
-    while (helpers_.size() + 1 < threads) helpers_.emplace_back([this] { help(); });
+    while (helpers_.size() + 1 < threads) helpers_.emplace_back([this, number = helpers_.size() + 1] { help(number); });
     inside() = true;
-    count_ = count, range_ = range;
+    count_ = count, pieces_ = pieces, range_ = range;
     finished_.store(0, std::memory_order_relaxed);
-    const std::uint64_t generation = ((state_.load(std::memory_order_relaxed) >> 32) + 1) << 32;
-    state_.store(generation | (pieces << 16), std::memory_order_release);
+    threads_.store(threads, std::memory_order_relaxed);
+    ++generation_;
+    for (std::size_t t = 0; t < threads; ++t)
+      shares_[t].state.store(generation_ << 32 | (pieces * (t + 1) / threads) << 16 | pieces * t / threads,
+                             std::memory_order_release);
     signal_.fetch_add(1, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst) > 0) signal_.notify_all();
-    while (take_piece()) {
+    while (take_piece(0)) {
     }
     // Only pieces that a helper has begun are waited for.
     for (int spins = 0; finished_.load(std::memory_order_acquire) != pieces; ++spins) {
@@ -106,29 +113,42 @@ class Pool {
   }
 
  private:
-  // generation in the high 32 bits, then the number of pieces and the next piece to take in 16 bits each: who changes
-  // the word from one piece to the next owns that piece, and the loop cannot end before it is finished.
-  bool take_piece() {
-    std::uint64_t state = state_.load(std::memory_order_acquire);
+  // Generation in the high 32 bits, then the end of the share's pieces and the next one to take in 16 bits each: who
+  // changes the word from one piece to the next owns that piece, and the loop cannot end before it is finished.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> state{0};
+  };
+
+  bool take_piece(std::size_t self) {
+    const std::size_t threads = threads_.load(std::memory_order_relaxed);
+    if (self >= threads) return false;
+    for (std::size_t t = 0; t < threads; ++t)
+      if (take_from(shares_[(self + t) % threads].state)) return true;
+    return false;
+  }
+  bool take_from(std::atomic<std::uint64_t>& share) {
+    std::uint64_t state = share.load(std::memory_order_acquire);
     while (true) {
-      const std::uint64_t pieces = state >> 16 & 0xffff, next = state & 0xffff;
-      if (next >= pieces) return false;
-      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      const std::uint64_t last = state >> 16 & 0xffff, next = state & 0xffff;
+      if (next >= last) return false;
+      if (!share.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire))
         continue;
       const FlushSubnormals flush;
-      const std::size_t begin = count_ * next / pieces, end = count_ * (next + 1) / pieces;
+      const std::size_t begin = count_ * next / pieces_, end = count_ * (next + 1) / pieces_;
       if (begin < end) range_.call(range_.body, begin, end);
       finished_.fetch_add(1, std::memory_order_acq_rel);
       return true;
     }
   }
 
-  void help() {
-    constexpr int patience = 4000;  // pauses, some 50 us, between two loops of one training step
+  void help(std::size_t self) {
+    // Pauses, some 400 us: longer than anything between two loops of one training step, because a helper that has gone
+    // to sleep takes 100 us and more to come back.
+    constexpr int patience = 32000;
     inside() = true;
     std::uint32_t seen = signal_.load();
     while (!stopping_.load(std::memory_order_relaxed)) {
-      while (take_piece()) {
+      while (take_piece(self)) {
       }
       int spins = 0;
       while (signal_.load(std::memory_order_acquire) == seen && spins < patience) pause_briefly(), ++spins;
@@ -148,11 +168,13 @@ class Pool {
 
   std::vector<std::thread> helpers_;
   std::atomic<bool> busy_{false}, stopping_{false};
-  alignas(64) std::atomic<std::uint64_t> state_{0};
+  std::unique_ptr<Share[]> shares_ = std::make_unique<Share[]>(max_threads);
+  std::atomic<std::size_t> threads_{0};
   alignas(64) std::atomic<std::size_t> finished_{0};
   alignas(64) std::atomic<std::uint32_t> signal_{0};
   std::atomic<int> sleeping_{0};
-  std::size_t count_ = 0;
+  std::uint64_t generation_ = 0;
+  std::size_t count_ = 0, pieces_ = 0;
   Range range_{};
 };
 
@@ -172,13 +194,13 @@ inline int& chosen_threads() {
 }
 
 [[gnu::noinline]] inline void run_parallel(std::size_t count, double cost, const Range& range) {
-  constexpr double worth_a_thread = 30e3;  // about a microsecond of multiply-adds, twice what fork and join cost
+  constexpr double worth_a_thread = 1e3;  // nanoseconds; fork and join take 0.2 us, fetching what others wrote, more
   const double total = static_cast<double>(count) * cost;
   if (total >= 2 * worth_a_thread && count > 1) {
-    const auto useful = static_cast<std::size_t>(std::min(total / worth_a_thread, 1024.0));
+    const auto useful = static_cast<std::size_t>(std::min(total / worth_a_thread, double{Pool::max_threads}));
     const std::size_t threads = std::min({static_cast<std::size_t>(chosen_threads()), count, useful});
     // Long loops are cut finer, so that a thread that is held up does not hold up the others.
-    const std::size_t pieces = std::min(count, total > 100 * worth_a_thread ? 2 * threads : threads);
+    const std::size_t pieces = std::min(count, total > 50 * worth_a_thread ? 2 * threads : threads);
     if (threads > 1 && Pool::instance().run(count, pieces, threads, range)) return;
   }
   const FlushSubnormals flush;
@@ -189,8 +211,9 @@ inline int& chosen_threads() {
 
 /// Sets the number of threads that TESLA uses; 0 goes back to OMP_NUM_THREADS or, without it, the processor's cores.
 inline void set_threads(int count) {
-  if (count < 0 || count > 1024)
-    raise<UsageError>("set_threads: 1 to 1024 threads are wanted, or 0 for automatic, not ", count);
+  constexpr auto most = static_cast<int>(detail::Pool::max_threads);
+  if (count < 0 || count > most)
+    raise<UsageError>("set_threads: 1 to ", most, " threads are wanted, or 0 for automatic, not ", count);
   detail::chosen_threads() = count == 0 ? detail::default_threads() : count;
 }
 
@@ -198,7 +221,7 @@ inline void set_threads(int count) {
 inline int threads() { return detail::chosen_threads(); }
 
 /// Calls body(begin, end) on consecutive ranges that cover [0, count), several at a time where that pays. `cost` is
-/// what one item costs in multiply-adds or values moved; small totals stay on the calling thread. The body must not
+/// about how many nanoseconds one item takes one thread; small totals stay on the calling thread. The body must not
 /// throw.
 template <class Body>
 void parallel_for(std::size_t count, double cost, const Body& body) {

@@ -19,7 +19,7 @@ namespace detail {
 /// Samples number 0 to count - 1 of part 0 or 1. Each is drawn from a stream of its own, so that it is the same sample
 /// however many there are.
 inline Dataset<> draw_digits(std::size_t count, std::uint64_t seed, std::uint64_t part) {
-  constexpr double cost = 20e3;  // of one digit, in multiply-adds
+  constexpr double cost = 20e3;  // of one digit, in nanoseconds
   Tensor<float> x({count, DigitPainter::pixels});
   Tensor<std::int32_t> y({count});
   parallel_for(count, cost, [&](std::size_t begin, std::size_t end) {

@@ -32,7 +32,7 @@ struct Dense : DenseOptions {
     setup.parameter("weight", {units, in[0]}, initializer);
     if (use_bias) setup.parameter("bias", {units}, bias_initializer);
     if (!activation.from_output()) setup.keep(units);
-    setup.rows(in[0]);
+    setup.sum_products();
     return {units};
   }
 
@@ -70,7 +70,7 @@ struct Dense : DenseOptions {
       p.c = dx.data;
       pass.backend.multiply(p);
     }
-    weight_gradient(pass, x, upstream);
+    pass.sum_products(0, upstream, x);
   }
 
   void fields(auto&& field) {
@@ -93,29 +93,6 @@ struct Dense : DenseOptions {
     p.b_item = static_cast<std::ptrdiff_t>(in.stride());
     p.c_row = static_cast<std::ptrdiff_t>(out.lanes), p.c_item = static_cast<std::ptrdiff_t>(out.stride());
     return p;
-  }
-
-  /// dW = sum over the samples of dy x^T; of one sample it stays an outer product.
-  template <class T, class B>
-  static void weight_gradient(Pass<T, B>& pass, Panels<const T> x, Panels<const T> dy) {
-    auto& slot = pass.slots[0];
-    const backend::Matrix<T> w = slot.value, g = slot.gradient;
-    slot.outer = x.batch == 1;
-    if (slot.outer) {
-      pass.backend.map([](auto d) { return d; }, Panels<T>{g.data, w.rows, 1, 1}, dy);
-      slot.right = x.data;
-      return;
-    }
-    const backend::Matrix<T> rows = pass.rows(x);
-    backend::Product<T> p;
-    p.rows = w.rows, p.columns = w.stride;
-    p.segments = dy.panels(), p.depth = dy.lanes, p.last_depth = dy.live(dy.panels() - 1);
-    p.a = dy.data, p.a_row = static_cast<std::ptrdiff_t>(dy.lanes), p.a_depth = 1;
-    p.a_segment = static_cast<std::ptrdiff_t>(dy.stride());
-    p.b = rows.data, p.b_depth = static_cast<std::ptrdiff_t>(rows.stride);
-    p.b_segment = static_cast<std::ptrdiff_t>(dy.lanes * rows.stride);
-    p.c = g.data, p.c_row = static_cast<std::ptrdiff_t>(g.stride);
-    pass.backend.multiply(p);
   }
 };
 

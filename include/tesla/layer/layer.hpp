@@ -31,17 +31,17 @@ class Setup {
   }
   /// Room for so many features of every sample, kept from the forward to the backward pass.
   void keep(std::size_t features) { kept_.push_back(features); }
-  /// backward() will call Pass::rows for an input of so many features.
-  void rows(std::size_t features) { rows_ = std::max(rows_, features); }
+  /// backward() will call Pass::sum_products.
+  void sum_products() { sums_products_ = true; }
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<std::size_t>& kept() const { return kept_; }
-  std::size_t row_features() const { return rows_; }
+  bool sums_products() const { return sums_products_; }
 
  private:
   std::vector<Parameter> parameters_;
   std::vector<std::size_t> kept_;
-  std::size_t rows_ = 0;
+  bool sums_products_ = false;
 };
 
 /// What a layer finds when it runs: the backend, its parameters, their gradients, and the memory it asked for.
@@ -49,8 +49,7 @@ template <class T, class B>
 struct Pass {
   struct Slot {
     backend::Matrix<T> value, gradient;
-    bool outer = false;  // the gradient is the outer product of gradient.data[0, rows) and right[0, columns)
-    const T* right = nullptr;
+    Panels<const T> dy, x;  // sum_products: the gradient is not stored
   };
 
   B& backend;
@@ -58,8 +57,6 @@ struct Pass {
   const Shape& in;  // of one sample
   std::span<Slot> slots;
   std::span<Panels<T>> kept;
-  backend::Matrix<T> gathered_rows;  // the input as rows, where the batch was gathered so
-  backend::Matrix<T> scratch_rows;
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.
@@ -77,14 +74,9 @@ struct Pass {
     backend.reduce(f, sums, operands...);
   }
 
-  /// The input x with one row a sample, for sums over the samples.
-  backend::Matrix<T> rows(Panels<const T> x) {
-    if (gathered_rows) return gathered_rows;
-    if (!scratch_rows) raise<UsageError>("Pass::rows: the layer has to ask for them in setup(), with Setup::rows");
-    const backend::Matrix<T> result{scratch_rows.data, x.batch, x.features, backend::row_stride<T>(x.features)};
-    backend.transpose(x, result);
-    return result;
-  }
+  /// The gradient of parameter i, a matrix, is the sum over the samples of dy x^T. It is made later, together with the
+  /// update, and never stored: dy, which is the one given to backward(), and x stay as they are now.
+  void sum_products(std::size_t i, Panels<const T> dy, Panels<const T> x) const { slots[i].dy = dy, slots[i].x = x; }
 };
 
 // clang-format off

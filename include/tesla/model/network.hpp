@@ -14,6 +14,8 @@ namespace tesla::inline TESLA_TARGET::model {
 template <class T, class B>
 class Network {
  public:
+  using Slot = typename layer::Pass<T, B>::Slot;
+
   /// One layer in its place.
   struct Entry {
     std::unique_ptr<LayerNode<T, B>> node;
@@ -21,7 +23,7 @@ class Network {
     Shape in, out;  // of one sample, once built
     std::size_t first_parameter = 0, parameters = 0;
     std::vector<std::size_t> kept;
-    std::size_t row_features = 0;
+    bool sums_products = false;
   };
 
   explicit Network(std::uint64_t seed) : backend_(std::make_unique<B>()), store_(*backend_), seed_(seed) {}
@@ -92,7 +94,7 @@ class Network {
       Entry& e = entries_[i];
       e.in = shapes[i], e.out = shapes[i + 1];
       e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
-      e.kept = setups[i].kept(), e.row_features = setups[i].row_features();
+      e.kept = setups[i].kept(), e.sums_products = setups[i].sums_products();
     }
     store_ = std::move(store);
     input_ = input;
@@ -130,25 +132,48 @@ class Network {
     }
   }
 
-  /// From the gradient in w.gradient() to those of all parameters.
+  /// From the gradient by the last output to those of all parameters.
   void backward(Workspace<T>& w) {
-    for (auto& slot : slots_) slot.outer = false;
-    Panels<T> dy = w.gradient(0, output_shape().elements());
-    int side = 0;
+    for (auto& slot : slots_) slot.dy = slot.x = {};
     for (std::size_t i = entries_.size(); i-- > first_trained_;) {
       if (entries_[i].node->passthrough()) continue;
       auto pass = make_pass(w, i);
-      side = 1 - side;
-      const Panels<T> dx = i == first_trained_ ? Panels<T>() : w.gradient(side, entries_[i].in.elements());
-      entries_[i].node->backward(pass, w.input_of(i), w.output(i), dy, dx);
-      dy = dx;
+      const Panels<T> dx = i == first_trained_ ? Panels<T>() : w.gradient(i - 1);
+      entries_[i].node->backward(pass, w.input_of(i), w.output(i), w.gradient(i), dx);
+      for (const Slot& slot : pass.slots)
+        if (slot.dy) check_products(i, slot);
     }
+  }
+
+  /// The gradient of Pass::sum_products. The product refers to scratch memory, until the next call.
+  backend::Product<T> gradient_product(Workspace<T>& w, const Slot& slot) {
+    const Panels<const T> dy = slot.dy, x = slot.x;
+    backend::Product<T> p;
+    p.rows = slot.value.rows;
+    p.c = slot.gradient.data, p.c_row = static_cast<std::ptrdiff_t>(slot.gradient.stride);
+    p.a = dy.data, p.a_row = static_cast<std::ptrdiff_t>(dy.lanes), p.a_depth = 1;
+    if (dy.batch == 1) {
+      p.columns = slot.value.columns, p.depth = 1;
+      p.b = x.data;
+      return p;
+    }
+    backend::Matrix<T> rows = w.gathered_rows();
+    if (x.data != w.input().data) {
+      rows = {w.scratch_rows().data, x.batch, x.features, backend::row_stride<T>(x.features)};
+      backend_->transpose(x, rows);
+    }
+    p.columns = round_up(slot.value.columns, cache_line / sizeof(T));
+    p.segments = dy.panels(), p.depth = dy.lanes, p.last_depth = dy.live(dy.panels() - 1);
+    p.a_segment = static_cast<std::ptrdiff_t>(dy.stride());
+    p.b = rows.data, p.b_depth = static_cast<std::ptrdiff_t>(rows.stride);
+    p.b_segment = static_cast<std::ptrdiff_t>(dy.lanes * rows.stride);
+    return p;
   }
 
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
-  std::span<typename layer::Pass<T, B>::Slot> gradient_slots() { return slots_; }
+  std::span<Slot> gradient_slots() { return slots_; }
 
   /// "layer 3 (dense_1: Dense 128 -> 10)"
   [[gnu::cold]] std::string describe(std::size_t i) const {
@@ -224,12 +249,21 @@ class Network {
     bool fresh = true;  // whether the input of this layer is still the model's
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
-      n.layers.push_back({e.out.elements(), e.node->passthrough(), e.kept});
-      if (fresh && e.row_features != 0) n.gathered_rows = true;
-      if (!fresh) n.rows = std::max(n.rows, e.row_features);
+      n.layers.push_back({e.out.elements(), e.node->passthrough(), e.sums_products, e.kept});
+      if (fresh && e.sums_products) n.gathered_rows = true;
+      for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
+        n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
       if (!e.node->passthrough()) fresh = false;
     }
     return n;
+  }
+
+  void check_products(std::size_t i, const Slot& slot) const {
+    if (!entries_[i].sums_products)
+      raise<UsageError>(describe(i), ": Pass::sum_products has to be asked for in setup(), with Setup::sum_products");
+    if (slot.dy.features != slot.value.rows || slot.x.features != slot.value.columns)
+      raise<ShapeError>(describe(i), ": sum_products of ", slot.dy.features, " and ", slot.x.features,
+                        " features is no gradient of a parameter of ", slot.value.rows, " x ", slot.value.columns);
   }
 
   [[gnu::cold]] void prepare() {
@@ -237,7 +271,7 @@ class Network {
     arena_ = {};
     slots_.clear();
     for (const ParameterPlace& p : store_.places()) {
-      typename layer::Pass<T, B>::Slot slot;
+      Slot slot;
       slot.value = store_.matrix(store_.values(), p);
       slot.gradient = store_.matrix(store_.gradients(), p);
       slots_.push_back(slot);
@@ -249,14 +283,7 @@ class Network {
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    const bool gathered = w.input_of(i).data == w.input().data;
-    return {*backend_,
-            w.training(),
-            e.in,
-            std::span(slots_).subspan(e.first_parameter, e.parameters),
-            w.kept(i),
-            gathered ? w.gathered_rows() : backend::Matrix<T>(),
-            w.scratch_rows()};
+    return {*backend_, w.training(), e.in, std::span(slots_).subspan(e.first_parameter, e.parameters), w.kept(i)};
   }
 
   std::unique_ptr<B> backend_;
@@ -264,7 +291,7 @@ class Network {
   ParameterStore<T, B> store_;
   Workspace<T> workspace_;
   backend::Memory<T, B> arena_;
-  std::vector<typename layer::Pass<T, B>::Slot> slots_;
+  std::vector<Slot> slots_;
   std::size_t first_trained_ = 0;
   Shape input_;
   std::uint64_t seed_;

@@ -180,10 +180,9 @@ class OptimizerNode {
   const Facts& facts() const { return facts_; }
   std::size_t slots() const { return facts_.slots; }
 
-  /// One step of a block of parameters. The gradient is stored as they are, or, with `left`, the outer product
-  /// left * gradient.
+  /// One step of a parameter, whose gradient is stored as it is, or, where it is null, is a product.
   virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots,
-                      const T* left, const T* gradient) const = 0;
+                      const T* gradient, const backend::Product<T>& product) const = 0;
 
  private:
   Facts facts_;
@@ -194,15 +193,15 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
  public:
   explicit OptimizerNodeOf(O optimizer) : OptimizerNode<T, B>(facts_of(optimizer)), optimizer_(std::move(optimizer)) {}
 
-  void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots, const T* left,
-              const T* gradient) const override {
+  void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots,
+              const T* gradient, const backend::Product<T>& product) const override {
     backend::Updated<T, O::slots> updated{value, {}};
     for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
     const auto rule = optimizer_.at(step);
-    if (left != nullptr)
-      backend.update_outer(rule, updated, left, gradient);
-    else
+    if (gradient != nullptr)
       backend.update(rule, updated, gradient);
+    else
+      backend.update_product(rule, updated, product);
   }
 
  private:

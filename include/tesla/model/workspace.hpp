@@ -1,5 +1,5 @@
 // The memory of one batch, laid out in one arena: inputs, the outputs of all layers (training) or of two in turn
-// (prediction), two buffers in which gradients go to and fro, and one scratch area.
+// (prediction), gradients, and one scratch area.
 #pragma once
 
 #include <tesla/backend/product.hpp>
@@ -16,7 +16,7 @@ namespace tesla::inline TESLA_TARGET::model {
 struct WorkspaceNeeds {
   struct Layer {
     std::size_t out;
-    bool passthrough;
+    bool passthrough, sums_products;
     std::vector<std::size_t> kept;
   };
   std::vector<Layer> layers;
@@ -29,7 +29,10 @@ class Workspace {
  public:
   Workspace() = default;
   explicit Workspace(WorkspaceNeeds needs)
-      : needs_(std::move(needs)), outputs_(needs_.layers.size()), kept_(needs_.layers.size()) {
+      : needs_(std::move(needs)),
+        outputs_(needs_.layers.size()),
+        gradients_(needs_.layers.size()),
+        kept_(needs_.layers.size()) {
     for (std::size_t i = 0; i < kept_.size(); ++i) kept_[i].resize(needs_.layers[i].kept.size());
   }
 
@@ -64,23 +67,23 @@ class Workspace {
     std::size_t widest = 0;
     for (const auto& layer : needs_.layers)
       if (!layer.passthrough) widest = std::max(widest, layer.out);
+    // Outputs, in prediction, and gradients live until the next layer is done; gradients of products longer.
     std::array<T*, 2> turns{};
-    if (!training)
-      for (T*& turn : turns) turn = take(Panels<T>{nullptr, widest, batch, lanes}.size());
+    for (T*& turn : turns) turn = panels(widest).data;
     std::size_t turn = 0;
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const auto& layer = needs_.layers[i];
       if (layer.passthrough) {
         outputs_[i] = i == 0 ? input_ : outputs_[i - 1];
+        gradients_[i] = i == 0 ? Panels<T>() : gradients_[i - 1];
       } else if (training) {
         outputs_[i] = panels(layer.out);
+        gradients_[i] = layer.sums_products ? panels(layer.out) : Panels<T>{turns[turn++ % 2], layer.out, batch, lanes};
         for (std::size_t k = 0; k < layer.kept.size(); ++k) kept_[i][k] = panels(layer.kept[k]);
       } else {
         outputs_[i] = {turns[turn++ % 2], layer.out, batch, lanes};
       }
     }
-    if (training)
-      for (T*& side : gradients_) side = panels(widest).data;
     lanes_ = lanes;
     return used;
   }
@@ -89,6 +92,9 @@ class Workspace {
   bool training() const { return training_; }
   Panels<T> input() const { return input_; }
   Panels<T> target() const { return target_; }
+  /// What no input exceeds, without its sign.
+  double input_limit() const { return input_limit_; }
+  void set_input_limit(double limit) { input_limit_ = limit; }
   /// One weight a lane: of the sample over the batch's size, 0 in unused lanes.
   T* weights() const { return weights_; }
   std::size_t weight_count() const { return (batch_ + lanes_ - 1) / lanes_ * lanes_; }
@@ -97,20 +103,19 @@ class Workspace {
   Panels<T> output(std::size_t layer) const { return outputs_[layer]; }
   Panels<const T> input_of(std::size_t layer) const { return layer == 0 ? input_ : outputs_[layer - 1]; }
   std::span<Panels<T>> kept(std::size_t layer) { return kept_[layer]; }
-  Panels<T> gradient(int side, std::size_t features) const {
-    return {gradients_[static_cast<std::size_t>(side)], features, batch_, lanes_};
-  }
+  /// Of the loss by the output of a layer; there is none before the first layer that is more than another shape.
+  Panels<T> gradient(std::size_t layer) const { return gradients_[layer]; }
 
  private:
   WorkspaceNeeds needs_;
   std::size_t batch_ = 0, lanes_ = 1;
   bool training_ = false;
+  double input_limit_ = 0;
   Panels<T> input_, target_;
   T* weights_ = nullptr;
   backend::Matrix<T> gathered_rows_, scratch_rows_;
-  std::vector<Panels<T>> outputs_;
+  std::vector<Panels<T>> outputs_, gradients_;
   std::vector<std::vector<Panels<T>>> kept_;
-  std::array<T*, 2> gradients_{};
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

@@ -6,54 +6,58 @@
 #include <tesla/data/dataset.hpp>
 #include <tesla/loss/loss.hpp>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::train {
 
 namespace detail {
 
-/// The first sample with a value that is not finite, or the number of samples.
+/// The largest magnitude in an array; NaN and infinity are above all finite values, as their bits are.
 template <std::floating_point S>
-[[gnu::noinline]] std::size_t first_broken(const ArrayView& array) {
+[[gnu::noinline]] S largest_magnitude(const ArrayView& array) {
+  using Bits = std::conditional_t<sizeof(S) == 4, std::uint32_t, std::uint64_t>;
   const std::size_t samples = array.samples(), features = array.features();
   const bool direct = array.contiguous_samples();
-  std::atomic<std::size_t> first{samples};
-  parallel_for(samples, static_cast<double>(features), [&](std::size_t begin, std::size_t end) {
+  std::atomic<Bits> result{0};
+  parallel_for(samples, 0.1 * static_cast<double>(features), [&](std::size_t begin, std::size_t end) {
+    constexpr Bits magnitude = ~Bits{0} >> 1;
+    Bits largest = 0;
     for (std::size_t s = begin; s < end; ++s) {
       const S* row = static_cast<const S*>(array.data()) + static_cast<std::ptrdiff_t>(s) * array.stride(0);
-      unsigned broken = 0;
       if (direct)
-        for (std::size_t f = 0; f < features; ++f) broken |= is_finite(row[f]) ? 0U : 1U;
+        for (std::size_t f = 0; f < features; ++f) largest = std::max(largest, std::bit_cast<Bits>(row[f]) & magnitude);
       else
-        for (std::size_t f = 0; f < features; ++f) broken |= is_finite(row[array.offset_of_feature(f)]) ? 0U : 1U;
-      if (broken == 0) continue;
-      std::size_t known = first.load();
-      while (s < known && !first.compare_exchange_weak(known, s)) {
-      }
-      return;
+        for (std::size_t f = 0; f < features; ++f)
+          largest = std::max(largest, std::bit_cast<Bits>(row[array.offset_of_feature(f)]) & magnitude);
+    }
+    Bits known = result.load();
+    while (largest > known && !result.compare_exchange_weak(known, largest)) {
     }
   });
-  return first.load();
+  return std::bit_cast<S>(result.load());
 }
 
 }  // namespace detail
 
-/// Every value has to be finite. `what` names the array in the message.
-[[gnu::cold]] inline void check_finite(const ArrayView& array, std::string_view what) {
-  if (array.empty()) return;
-  std::size_t s = array.samples();
-  if (array.type() == ElementType::float32) s = detail::first_broken<float>(array);
-  if (array.type() == ElementType::float64) s = detail::first_broken<double>(array);
-  if (s == array.samples()) return;
-  for (std::size_t f = 0; f < array.features(); ++f) {
-    const double value = array.value(s, f);
-    if (!is_finite(value))
-      raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
-  }
+/// Every value has to be finite; returns a magnitude that none exceeds. `what` names the array in the message.
+[[gnu::cold]] inline double check_finite(const ArrayView& array, std::string_view what) {
+  if (array.empty()) return 0;
+  double largest = 0x1p64;  // of the whole numbers
+  if (array.type() == ElementType::float32) largest = static_cast<double>(detail::largest_magnitude<float>(array));
+  if (array.type() == ElementType::float64) largest = detail::largest_magnitude<double>(array);
+  if (is_finite(largest)) return largest;
+  for (std::size_t s = 0; s < array.samples(); ++s)
+    for (std::size_t f = 0; f < array.features(); ++f)
+      if (const double value = array.value(s, f); !is_finite(value))
+        raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
+  return largest;
 }
 
 /// Class labels as integers: whole numbers from 0 to classes - 1.

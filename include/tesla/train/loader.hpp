@@ -26,7 +26,7 @@ class Loader {
     if (!samples.weight.empty() && samples.weight.size() != samples.x.samples())
       raise<ShapeError>(what, "sample_weight: ", samples.x.samples(),
                         " samples need as many weights, not an array of shape ", samples.weight.shape());
-    check_finite(samples.x, text(what, "x"));
+    largest_ = check_finite(samples.x, text(what, "x"));
     check_finite(samples.weight, text(what, "sample_weight"));
     check_weights(what);
     if (targets == loss::Targets::values) {
@@ -53,6 +53,7 @@ class Loader {
     const std::size_t count = w.batch();
     const backend::Rows rows{&samples_.x, order, first, count};
     backend.gather(rows, w.input(), w.gathered_rows());
+    w.set_input_limit(largest_);
     load_weights(backend, w, rows);
     if (targets_ == loss::Targets::values) {
       backend.gather(backend::Rows{&samples_.y, order, first, count}, w.target(), backend::Matrix<T>());
@@ -88,6 +89,7 @@ class Loader {
   }
 
   data::Samples samples_;
+  double largest_ = 0;  // of the inputs, without their signs
   loss::Targets targets_;
   std::size_t classes_ = 0;
   std::vector<std::int32_t> labels_, batch_labels_;

@@ -63,7 +63,7 @@ class Cpu {
   template <class T, class F = math::Identity>
   void multiply(const Product<T>& p, const F& f = {}) {
     cpu::Epilogue<T> epilogue;
-    if constexpr (!std::is_same_v<F, math::Identity>) epilogue = {&cpu::map_kernel<T, F, 1>, &f};
+    if constexpr (!std::is_same_v<F, math::Identity>) epilogue.map = &cpu::map_kernel<T, F, 1>, epilogue.context = &f;
     cpu::multiply(p, epilogue);
   }
 
@@ -107,11 +107,16 @@ class Cpu {
 
   template <class F, class T, std::size_t Slots>
   void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {
-    cpu::update<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, nullptr, gradient);
+    cpu::update<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, gradient);
   }
   template <class F, class T, std::size_t Slots>
-  void update_outer(const F& f, Updated<T, Slots> parameter, const T* left, const T* right) {
-    cpu::update<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, left, right);
+  void update_product(const F& f, Updated<T, Slots> parameter, const Product<T>& gradient) {
+    static_assert(Slots <= cpu::Epilogue<T>::max_slots, "an optimizer keeps at most 8 values for each weight");
+    cpu::Epilogue<T> epilogue;
+    epilogue.update = &cpu::update_kernel<T, F, Slots>, epilogue.context = &f;
+    epilogue.value = parameter.value, epilogue.slot_count = Slots;
+    for (std::size_t s = 0; s < Slots; ++s) epilogue.slots[s] = parameter.slots[s];
+    cpu::update_product(gradient, epilogue);
   }
   template <class T>
   double squared_norm(Matrix<T> m) {

@@ -14,6 +14,21 @@
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
+/// What kernels cost one thread, for parallel_for; right within a factor of two or so.
+namespace nanoseconds {
+template <class T>
+inline constexpr double multiply_add = 0.25 / width<T>;  // in a tile
+template <class T>
+inline constexpr double streamed = 0.8 / width<T>;  // a multiply-add whose weight comes from beyond the first cache
+template <class T>
+inline constexpr double value = 1.5 / width<T>;  // of an elementwise function
+template <class T>
+inline constexpr double exponential = 6.0 / width<T>;
+template <class T>
+inline constexpr double update = 3.0 / width<T>;  // of a weight
+inline constexpr double transposed = 0.5;         // a value, from rows to panels or back
+}  // namespace nanoseconds
+
 /// A run of values, or one value for the whole run.
 template <class T>
 struct Operand {
@@ -70,7 +85,7 @@ void map_rows(MapKernel<T> kernel, const void* f, Panels<T> out, std::span<const
   for (const Source<T>& source : in) flat = flat && !source.per_feature;
   const bool single = out.lanes == 1 && out.batch == 1;  // then the features are contiguous, whatever the operand
   const std::size_t rows = single ? 1 : out.panels() * out.features, lanes = single ? out.features : out.lanes;
-  parallel_for(rows, static_cast<double>(lanes), [&](std::size_t begin, std::size_t end) {
+  parallel_for(rows, nanoseconds::value<T> * static_cast<double>(lanes), [&](std::size_t begin, std::size_t end) {
     Operand<T> operands[max_inputs];
     if (flat || single) {
       for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data + begin * lanes, false};
@@ -95,22 +110,24 @@ void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out,
     if (out != nullptr) std::copy(sums.data, sums.data + sums.size, out);
     return;
   }
-  parallel_for(sums.size, static_cast<double>(shape.batch), [&](std::size_t begin, std::size_t end) {
-    Operand<T> operands[max_inputs];
-    T buffer[4 * cache_line / sizeof(T)];
-    for (std::size_t feature = begin; feature < end; ++feature) {
-      Vector<T> total(T(0));
-      for (std::size_t panel = 0; panel < shape.panels(); ++panel) {
-        const std::size_t row = panel * shape.features + feature;
-        T* const to = out != nullptr ? out + row * shape.lanes : buffer;
-        for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row, shape.features, shape.lanes);
-        kernel(f, to, operands, shape.lanes);
-        const std::size_t live = shape.live(panel);
-        for (std::size_t lane = 0; lane < live; lane += width<T>) total += load(to + lane, live - lane);
-      }
-      sums.data[feature] = sum<T>(total);
-    }
-  });
+  parallel_for(sums.size, nanoseconds::value<T> * static_cast<double>(shape.panels() * shape.lanes),
+               [&](std::size_t begin, std::size_t end) {
+                 Operand<T> operands[max_inputs];
+                 T buffer[4 * cache_line / sizeof(T)];
+                 for (std::size_t feature = begin; feature < end; ++feature) {
+                   Vector<T> total(T(0));
+                   for (std::size_t panel = 0; panel < shape.panels(); ++panel) {
+                     const std::size_t row = panel * shape.features + feature;
+                     T* const to = out != nullptr ? out + row * shape.lanes : buffer;
+                     for (std::size_t k = 0; k < in.size(); ++k)
+                       operands[k] = in[k].row(row, shape.features, shape.lanes);
+                     kernel(f, to, operands, shape.lanes);
+                     const std::size_t live = shape.live(panel);
+                     for (std::size_t lane = 0; lane < live; lane += width<T>) total += load(to + lane, live - lane);
+                   }
+                   sums.data[feature] = sum<T>(total);
+                 }
+               });
 }
 
 }  // namespace detail
@@ -131,63 +148,81 @@ void map_sum(const F& f, T* out, Features<T> sums, const First& first, const In&
   detail::sum_rows<T>(&map_kernel<T, F, sizeof...(In) + 1>, &f, Panels<const T>(first), out, sums, sources);
 }
 
-/// One step of an optimizer's rule for a run of n weights; the gradient is scale * gradient[i].
+/// A rectangle of weights, their optimizer state and their gradient, for a step of an optimizer's rule. Rows are padded
+/// to whole vectors, and the padding takes part.
 template <class T>
-using UpdateKernel = void (*)(const void* rule, T* weight, T* const* slots, const T* gradient, T scale, std::size_t n);
+struct UpdateBlock {
+  T* weight;
+  T* const* slots;
+  std::size_t stride;  // from row to row of these
+  const T* gradient;
+  std::size_t gradient_stride;
+  T scale;  // of the gradient
+  std::size_t rows, columns;
+};
+template <class T>
+using UpdateKernel = void (*)(const void* rule, const UpdateBlock<T>& block);
 
 template <class T, class F, std::size_t Slots>
-void update_kernel(const void* context, T* weight, T* const* slots, const T* gradient, T scale, std::size_t n) {
+void update_kernel(const void* context, const UpdateBlock<T>& block) {
   const F rule = *static_cast<const F*>(context);  // a copy, as above
+  T* weight = block.weight;
+  const T* gradient = block.gradient;
   std::array<T*, Slots> slot;
-  unroll<Slots>([&](auto s) { slot[s] = slots[s]; });
-  const Vector<T> factor(scale);
-  for (std::size_t i = 0; i < n; i += width<T>) {
-    Vector<T> w = load(weight + i, n - i);
-    std::array<Vector<T>, Slots> state;
-    unroll<Slots>([&](auto s) { state[s] = load(slot[s] + i, n - i); });
-    rule(w, Vector<T>(factor * load(gradient + i, n - i)), state);
-    store(weight + i, w, n - i);
-    unroll<Slots>([&](auto s) { store(slot[s] + i, state[s], n - i); });
+  unroll<Slots>([&](auto s) { slot[s] = block.slots[s]; });
+  const Vector<T> factor(block.scale);
+  const std::size_t n = block.columns, stride = block.stride, gradient_stride = block.gradient_stride;
+  for (std::size_t row = block.rows; row > 0; --row) {
+    for (std::size_t i = 0; i < n; i += width<T>) {
+      Vector<T> w = load(weight + i);
+      std::array<Vector<T>, Slots> state;
+      unroll<Slots>([&](auto s) { state[s] = load(slot[s] + i); });
+      rule(w, Vector<T>(factor * load(gradient + i)), state);
+      store(weight + i, w);
+      unroll<Slots>([&](auto s) { store(slot[s] + i, state[s]); });
+    }
+    weight += stride, gradient += gradient_stride;
+    unroll<Slots>([&](auto s) { slot[s] += stride; });
   }
 }
 
-/// Runs a rule over a parameter, `left` being null for a stored gradient, else for the outer product left * gradient.
+/// Runs a rule over a parameter with its gradient.
 template <class T, std::size_t Slots>
-void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* left,
-            const T* gradient) {
-  const Matrix<T>& m = parameter.value;
-  const auto run = [&](std::size_t offset, const T* g, T scale, std::size_t n) {
-    std::array<T*, Slots + 1> slots{};
-    for (std::size_t s = 0; s < Slots; ++s) slots[s] = parameter.slots[s] + offset;
-    kernel(rule, m.data + offset, slots.data(), g, scale, n);
-  };
-  if (left != nullptr) {
-    parallel_for(m.rows, 2.0 * static_cast<double>(m.columns), [&](std::size_t begin, std::size_t end) {
-      // From the last row to the first: the forward pass came the other way, so what it read last is still in the
-      // cache.
-      for (std::size_t r = end; r-- > begin;) run(r * m.stride, gradient, left[r], m.columns);
-    });
-    return;
-  }
+void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* gradient) {
   constexpr std::size_t chunk = 1024;
-  const std::size_t size = m.rows * m.stride;  // the padding takes part: it is zero
-  parallel_for((size + chunk - 1) / chunk, 2.0 * chunk, [&](std::size_t begin, std::size_t end) {
+  const std::size_t size = parameter.value.rows * parameter.value.stride;  // the padding takes part: it is zero
+  parallel_for((size + chunk - 1) / chunk, nanoseconds::update<T> * chunk, [&](std::size_t begin, std::size_t end) {
     const std::size_t first = begin * chunk;
-    run(first, gradient + first, T(1), std::min(end * chunk, size) - first);
+    std::array<T*, Slots + 1> slots{};
+    for (std::size_t s = 0; s < Slots; ++s) slots[s] = parameter.slots[s] + first;
+    kernel(rule, {parameter.value.data + first, slots.data(), 0, gradient + first, 0, T(1), 1,
+                  std::min(end * chunk, size) - first});
   });
 }
 
+/// Of the columns, not of the padding.
 template <class T>
 [[gnu::noinline]] double squared_norm(const Matrix<T>& m) {
+  constexpr std::size_t w = width<T>, chains = 4, run = 64 * chains * w;  // few enough for sums in T
   double total = 0;
-  for (std::size_t r = 0; r < m.rows; ++r) {
-    Vector<T> squares(T(0));
-    for (std::size_t i = 0; i < m.columns; i += width<T>) {
-      const Vector<T> v = load(m.row(r) + i, m.columns - i);
-      squares = xsimd::fma(v, v, squares);
+  for (std::size_t r = 0; r < m.rows; ++r)
+    for (std::size_t begin = 0; begin < m.columns; begin += run) {
+      const T* const at = m.row(r) + begin;
+      const std::size_t n = std::min(run, m.columns - begin);
+      Vector<T> sums[chains];
+      unroll<chains>([&](auto k) { sums[k] = Vector<T>(T(0)); });
+      std::size_t i = 0;
+      for (; i + chains * w <= n; i += chains * w)
+        unroll<chains>([&](auto k) {
+          const Vector<T> v = load(at + i + k * w);
+          sums[k] = xsimd::fma(v, v, sums[k]);
+        });
+      for (; i < n; i += w) {
+        const Vector<T> v = load(at + i, n - i);
+        sums[0] = xsimd::fma(v, v, sums[0]);
+      }
+      total += static_cast<double>(sum<T>((sums[0] + sums[1]) + (sums[2] + sums[3])));
     }
-    total += static_cast<double>(sum<T>(squares));
-  }
   return total;
 }
 

@@ -34,7 +34,7 @@ template <class T>
 template <class T>
 void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarithm) {
   using V = Vector<T>;
-  detail::for_each_lane(in, 10.0 * static_cast<double>(in.features),
+  detail::for_each_lane(in, 2 * nanoseconds::exponential<T> * static_cast<double>(in.features),
                         [&](std::size_t panel, std::size_t lane, std::size_t n) {
                           const std::size_t stride = in.lanes;
                           for (std::size_t first = 0; first < in.features; first += group) {
@@ -59,7 +59,7 @@ void softmax(Panels<const T> in, Panels<T> out, std::size_t group, bool logarith
 template <class T>
 void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::size_t group, bool logarithm) {
   using V = Vector<T>;
-  detail::for_each_lane(y, 4.0 * static_cast<double>(y.features),
+  detail::for_each_lane(y, nanoseconds::exponential<T> * static_cast<double>(y.features),
                         [&](std::size_t panel, std::size_t lane, std::size_t n) {
                           const std::size_t stride = y.lanes;
                           for (std::size_t first = 0; first < y.features; first += group) {
@@ -155,25 +155,26 @@ double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<c
   // Rows of lanes; of a single sample, runs of features.
   const std::size_t rows = single ? (y.features + run - 1) / run : y.panels() * y.features;
   const std::size_t pieces = std::min(chunks, single ? rows : y.panels());
-  parallel_for(
-      pieces, static_cast<double>(8 * y.size()) / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t piece = begin; piece < end; ++piece) {
-          const std::size_t first = single ? rows * piece / pieces : y.panels() * piece / pieces * y.features;
-          const std::size_t last =
-              single ? rows * (piece + 1) / pieces : y.panels() * (piece + 1) / pieces * y.features;
-          for (std::size_t row = first; row < last; ++row) {
-            const std::size_t panel = row / y.features, at = single ? row * run : row * y.lanes;
-            const std::size_t n = single ? std::min(run, y.features - at) : y.lanes, live = single ? n : y.live(panel);
-            const Operand<T> in[] = {
-                {y.data + at}, {target.data + at}, {single ? weights : weights + panel * y.lanes, single}};
-            T cost[run];
-            kernel(f, in, cost, gradient ? gradient.data + at : nullptr, n);
-            double total = 0;
-            for (std::size_t i = 0; i < live; ++i) total += static_cast<double>(cost[i]);
-            partial[piece] += total;
-          }
-        }
-      });
+  parallel_for(pieces, nanoseconds::exponential<T> * static_cast<double>(y.size()) / static_cast<double>(pieces),
+               [&](std::size_t begin, std::size_t end) {
+                 for (std::size_t piece = begin; piece < end; ++piece) {
+                   const std::size_t first = single ? rows * piece / pieces : y.panels() * piece / pieces * y.features;
+                   const std::size_t last =
+                       single ? rows * (piece + 1) / pieces : y.panels() * (piece + 1) / pieces * y.features;
+                   for (std::size_t row = first; row < last; ++row) {
+                     const std::size_t panel = row / y.features, at = single ? row * run : row * y.lanes;
+                     const std::size_t n = single ? std::min(run, y.features - at) : y.lanes,
+                                       live = single ? n : y.live(panel);
+                     const Operand<T> in[] = {
+                         {y.data + at}, {target.data + at}, {single ? weights : weights + panel * y.lanes, single}};
+                     T cost[run];
+                     kernel(f, in, cost, gradient ? gradient.data + at : nullptr, n);
+                     double total = 0;
+                     for (std::size_t i = 0; i < live; ++i) total += static_cast<double>(cost[i]);
+                     partial[piece] += total;
+                   }
+                 }
+               });
   double total = 0;
   for (const double value : partial) total += value;
   return total;

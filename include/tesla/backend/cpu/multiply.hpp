@@ -45,7 +45,7 @@ void dot_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begi
   std::size_t r = begin;
   for (; r + rows_at_once <= end; r += rows_at_once) rows(r, std::integral_constant<std::size_t, rows_at_once>());
   for (; r < end; ++r) rows(r, std::integral_constant<std::size_t, 1>());
-  if (epilogue) epilogue(p.c + begin, end - begin);
+  if (epilogue) epilogue(p.c + begin, 0, begin, 0, 1, end - begin);
 }
 
 /// One column of a transposed A (a_row = 1): sums of rows, the lanes being C's rows, kept in registers over the depth.
@@ -76,7 +76,7 @@ void sum_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begi
       total += p.b[k] * p.a[static_cast<std::ptrdiff_t>(k) * p.a_depth + static_cast<std::ptrdiff_t>(r)];
     p.c[r] = total;
   }
-  if (epilogue) epilogue(p.c + begin, end - begin);
+  if (epilogue) epilogue(p.c + begin, 0, begin, 0, 1, end - begin);
 }
 
 /// The columns of a product cut into blocks of at most max_vectors vectors, over all items.
@@ -96,7 +96,9 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   const std::size_t depth_block = (max_vectors == 4 || p.a_depth == 1 ? 8192 : 1024) / sizeof(T);
   const std::size_t last_columns = p.last_columns != 0 ? p.last_columns : p.columns;
   const ColumnBlocks blocks{std::min(max_vectors * w, p.columns), p.columns, last_columns, p.count};
-  const std::size_t rounds = p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
+  const bool stores = epilogue.update == nullptr;
+  const std::size_t rounds =
+      stores && p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
 
   // Rows are cut evenly, not into full tiles and a thin rest.
   const std::size_t tallest = max_rows(blocks.width / w);
@@ -109,8 +111,8 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   const std::size_t group = std::clamp<std::size_t>((std::size_t{512} << 10) / block_bytes, 1, blocks.size());
   const std::size_t groups = (blocks.size() + group - 1) / group;
 
-  const double cost = p.multiply_adds() / static_cast<double>(w * row_tiles * groups);
-  parallel_for(row_tiles * groups, cost, [&](std::size_t begin, std::size_t end) {
+  const double each = nanoseconds::multiply_add<T> * p.multiply_adds() / static_cast<double>(row_tiles * groups);
+  parallel_for(row_tiles * groups, each, [&](std::size_t begin, std::size_t end) {
     for (std::size_t round = 0; round < rounds; ++round) {
       TileArguments<T> t{};
       const std::size_t depth_begin = rounds == 1 ? 0 : p.depth * round / rounds;
@@ -120,9 +122,11 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
       t.segments = p.segments;
       t.a_row = p.a_row, t.a_depth = p.a_depth, t.a_segment = p.a_segment;
       t.b_depth = p.b_depth, t.b_segment = p.b_segment;
-      t.c_row = p.c_row;
+      // The gradient of an update is not stored, but for the tile at hand.
+      alignas(cache_line) T buffer[max_rows(1) * max_vectors * w];
+      t.c_row = stores ? p.c_row : static_cast<std::ptrdiff_t>(max_vectors * w);
       t.accumulate = p.accumulate || round > 0;
-      if (round + 1 == rounds) t.epilogue = epilogue;
+      t.epilogue = epilogue && round + 1 == rounds ? &epilogue : nullptr;
       const auto depth_offset = static_cast<std::ptrdiff_t>(depth_begin);
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t r0 = row_begin(i % row_tiles), r1 = row_begin(i % row_tiles + 1);
@@ -134,11 +138,13 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
           const auto offset = static_cast<std::ptrdiff_t>(item), row = static_cast<std::ptrdiff_t>(r0);
           t.a = p.a + offset * p.a_item + row * p.a_row + depth_offset * p.a_depth;
           t.b = p.b + offset * p.b_item + depth_offset * p.b_depth + column;
-          t.c = p.c + offset * p.c_item + row * p.c_row + column;
+          t.c = stores ? p.c + offset * p.c_item + row * p.c_row + column : buffer;
+          t.row = r0, t.column = column;
           while (vectors > 0) {
             const std::size_t now = tile_vectors(vectors);
             tile_function<T>(r1 - r0, now)(t);
-            t.b += now * w, t.c += now * w, vectors -= now;
+            t.b += now * w, t.column += now * w, vectors -= now;
+            if (stores) t.c += now * w;
           }
         }
       }
@@ -149,24 +155,32 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
 /// Any shape, element by element: for columns that do not fill vectors. Layers have panels, and do not come here.
 template <class T>
 [[gnu::noinline]] void multiply_elements(const Product<T>& p, const Epilogue<T>& epilogue) {
+  constexpr std::size_t run = 64;  // columns at a time
   const auto i = [](std::size_t n) { return static_cast<std::ptrdiff_t>(n); };
-  parallel_for(p.count * p.rows, p.multiply_adds() / static_cast<double>(p.count * p.rows),
+  const auto element = [&](std::size_t item, std::size_t row, std::size_t column) {
+    T total = p.bias != nullptr ? p.bias[row] : T(0);
+    for (std::size_t s = 0; s < p.segments; ++s) {
+      const std::size_t depth = s + 1 == p.segments && p.last_depth != 0 ? p.last_depth : p.depth;
+      const T* a = p.a + i(item) * p.a_item + i(s) * p.a_segment + i(row) * p.a_row;
+      const T* b = p.b + i(item) * p.b_item + i(s) * p.b_segment + i(column);
+      for (std::size_t k = 0; k < depth; ++k) total += a[i(k) * p.a_depth] * b[i(k) * p.b_depth];
+    }
+    return total;
+  };
+  parallel_for(p.count * p.rows, p.multiply_adds() / static_cast<double>(p.count * p.rows),  // a nanosecond each
                [&](std::size_t begin, std::size_t end) {
+                 T buffer[run];
                  for (std::size_t at = begin; at < end; ++at) {
                    const std::size_t item = at / p.rows, row = at % p.rows;
                    const std::size_t columns = item + 1 == p.count && p.last_columns != 0 ? p.last_columns : p.columns;
-                   T* const c = p.c + i(item) * p.c_item + i(row) * p.c_row;
-                   for (std::size_t column = 0; column < columns; ++column) {
-                     T total = p.bias != nullptr ? p.bias[row] : T(0);
-                     for (std::size_t s = 0; s < p.segments; ++s) {
-                       const std::size_t depth = s + 1 == p.segments && p.last_depth != 0 ? p.last_depth : p.depth;
-                       const T* a = p.a + i(item) * p.a_item + i(s) * p.a_segment + i(row) * p.a_row;
-                       const T* b = p.b + i(item) * p.b_item + i(s) * p.b_segment + i(column);
-                       for (std::size_t k = 0; k < depth; ++k) total += a[i(k) * p.a_depth] * b[i(k) * p.b_depth];
-                     }
-                     c[column] = p.accumulate ? c[column] + total : total;
+                   for (std::size_t first = 0; first < columns; first += run) {
+                     const std::size_t n = std::min(run, columns - first);
+                     T* const c =
+                         epilogue.update != nullptr ? buffer : p.c + i(item) * p.c_item + i(row) * p.c_row + i(first);
+                     for (std::size_t k = 0; k < n; ++k)
+                       c[k] = (p.accumulate ? c[k] : T(0)) + element(item, row, first + k);
+                     if (epilogue) epilogue(c, 0, row, first, 1, n);
                    }
-                   if (epilogue) epilogue(c, columns);
                  }
                });
 }
@@ -177,17 +191,16 @@ template <class T>
 void multiply(Product<T> p, const Epilogue<T>& epilogue) {
   if (p.count == 0 || p.rows == 0 || p.columns == 0) return;
   if (p.segments == 1 && p.last_depth != 0) p.depth = p.last_depth, p.last_depth = 0;
-  if (p.columns == 1 && p.count == 1 && p.segments == 1 && p.b_depth == 1 && p.c_row == 1) {
-    // Bound by memory: a multiply-add costs several of those that tiles do.
-    constexpr double slower = 3;
+  if (epilogue.update == nullptr && p.columns == 1 && p.count == 1 && p.segments == 1 && p.b_depth == 1 &&
+      p.c_row == 1) {
     if (p.a_depth == 1) {
-      parallel_for(p.rows, slower * static_cast<double>(p.depth),
+      parallel_for(p.rows, nanoseconds::streamed<T> * static_cast<double>(p.depth),
                    [&](std::size_t begin, std::size_t end) { detail::dot_rows(p, epilogue, begin, end); });
       return;
     }
     if (p.a_row == 1) {
       constexpr std::size_t strip = cache_line / sizeof(T);
-      parallel_for((p.rows + strip - 1) / strip, slower * static_cast<double>(p.depth * strip),
+      parallel_for((p.rows + strip - 1) / strip, nanoseconds::streamed<T> * static_cast<double>(p.depth * strip),
                    [&](std::size_t begin, std::size_t end) {
                      detail::sum_rows(p, epilogue, begin * strip, std::min(end * strip, p.rows));
                    });
@@ -198,6 +211,20 @@ void multiply(Product<T> p, const Epilogue<T>& epilogue) {
     detail::multiply_tiles(p, epilogue);
   else
     detail::multiply_elements(p, epilogue);
+}
+
+/// A step of an optimizer whose gradient is a product, which is never stored.
+template <class T>
+void update_product(const Product<T>& p, const Epilogue<T>& epilogue) {
+  if (p.segments != 1 || p.depth != 1 || p.last_depth > 1) return multiply(p, epilogue);
+  // The outer product of a single sample: bound by memory.
+  parallel_for(p.rows, nanoseconds::update<T> * static_cast<double>(p.columns),
+               [&](std::size_t begin, std::size_t end) {
+                 // From the last row to the first: the forward pass came the other way, so what it read last is still
+                 // in the cache.
+                 for (std::size_t r = end; r-- > begin;)
+                   epilogue.step(p.b, 0, p.a[static_cast<std::ptrdiff_t>(r) * p.a_row], r, 0, 1, p.columns);
+               });
 }
 
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu

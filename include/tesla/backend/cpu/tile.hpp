@@ -8,17 +8,38 @@
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
-/// What happens to a finished tile while it is still in the first-level cache: a kernel over each of its rows.
+/// What happens to a finished tile while it is still in the first-level cache: an elementwise function, or a step of an
+/// optimizer whose gradient it is.
 template <class T>
 struct Epilogue {
-  MapKernel<T> kernel = nullptr;
-  const void* context = nullptr;
+  static constexpr std::size_t max_slots = 8;
 
-  void operator()(T* row, std::size_t n) const {
-    const Operand<T> in{row};
-    kernel(context, row, &in, n);
+  MapKernel<T> map = nullptr;
+  UpdateKernel<T> update = nullptr;
+  const void* context = nullptr;
+  Matrix<T> value = {};                  // update: the parameter,
+  std::array<T*, max_slots> slots = {};  // its optimizer state,
+  std::size_t slot_count = 0;
+
+  explicit operator bool() const { return map != nullptr || update != nullptr; }
+
+  /// c, `rows` rows of n values, is the result from `row` and `column` on.
+  void operator()(T* c, std::ptrdiff_t c_row, std::size_t row, std::size_t column, std::size_t rows,
+                  std::size_t n) const {
+    if (update != nullptr) return step(c, static_cast<std::size_t>(c_row), T(1), row, column, rows, n);
+    for (; rows > 0; --rows, c += c_row) {
+      const Operand<T> in{c};
+      map(context, c, &in, n);
+    }
   }
-  explicit operator bool() const { return kernel != nullptr; }
+  /// The update, the gradient being scale * gradient[0, n) in each row.
+  void step(const T* gradient, std::size_t stride, T scale, std::size_t row, std::size_t column, std::size_t rows,
+            std::size_t n) const {
+    const std::size_t offset = row * value.stride + column;
+    std::array<T*, max_slots> at;
+    for (std::size_t s = 0; s < slot_count; ++s) at[s] = slots[s] + offset;
+    update(context, {value.data + offset, at.data(), value.stride, gradient, stride, scale, rows, n});
+  }
 };
 
 /// One tile: where it starts in the operands, and the part of the depth to sum.
@@ -30,8 +51,19 @@ struct TileArguments {
   std::size_t depth, segments, last_depth;
   std::ptrdiff_t a_row, a_depth, a_segment, b_depth, b_segment, c_row;
   bool accumulate;
-  Epilogue<T> epilogue;
+  const Epilogue<T>* epilogue;  // null: none
+  std::size_t row, column;      // of the result, where the tile begins
 };
+
+namespace detail {
+
+/// Asks for n values from p on, to be changed.
+template <class T>
+[[gnu::always_inline]] inline void prefetch(const T* p, std::size_t n) {
+  for (std::size_t i = 0; i < n; i += cache_line / sizeof(T)) __builtin_prefetch(p + i, 1);
+}
+
+}  // namespace detail
 
 // A function of its own, never inlined: inlined into the driver its accumulators would spill. The weights are broadcast
 // unpacked from wherever they lie; the loads of B serve all rows.
@@ -40,10 +72,16 @@ template <class T, std::size_t Rows, std::size_t Vectors>
   constexpr std::size_t w = width<T>;
   T* const c = t.c;
   const std::ptrdiff_t c_row = t.c_row;
-  unroll<Rows>([&](auto r) {
-    unroll<(Vectors * w * sizeof(T) + cache_line - 1) / cache_line>(
-        [&](auto line) { __builtin_prefetch(c + std::ptrdiff_t(r) * c_row + line * (cache_line / sizeof(T)), 1); });
-  });
+  // What the end of the tile changes is asked for at its beginning; a parameter and its optimizer state, many lines
+  // that come from far away, row by row between the steps of the sum.
+  const bool updates = t.epilogue != nullptr && t.epilogue->update != nullptr;
+  const auto prefetch_row = [&](std::size_t r) {
+    const Epilogue<T>& e = *t.epilogue;
+    const std::size_t offset = (t.row + r) * e.value.stride + t.column;
+    detail::prefetch(e.value.data + offset, Vectors * w);
+    for (std::size_t s = 0; s < e.slot_count; ++s) detail::prefetch(e.slots[s] + offset, Vectors * w);
+  };
+  if (!updates) unroll<Rows>([&](auto r) { detail::prefetch(c + std::ptrdiff_t(r) * c_row, Vectors * w); });
 
   Vector<T> sums[Rows][Vectors];
   unroll<Rows>([&](auto r) {
@@ -56,13 +94,18 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     const T* a = t.a + static_cast<std::ptrdiff_t>(segment) * t.a_segment;
     const T* b = t.b + static_cast<std::ptrdiff_t>(segment) * t.b_segment;
     const std::size_t depth = segment + 1 == t.segments ? t.last_depth : t.depth;
-    for (std::size_t k = 0; k < depth; ++k, a += a_depth, b += b_depth) {
-      Vector<T> columns[Vectors];
-      unroll<Vectors>([&](auto v) { columns[v] = load_to_register(b + v * w); });
-      unroll<Rows>([&](auto r) {
-        const Vector<T> weight(a[std::ptrdiff_t(r) * a_row]);
-        unroll<Vectors>([&](auto v) { sums[r][v] = xsimd::fma(weight, columns[v], sums[r][v]); });
-      });
+    const std::size_t parts = updates && segment + 1 == t.segments ? Rows : 1;
+    for (std::size_t part = 0, k = 0; part < parts; ++part) {
+      if (parts == Rows && updates) prefetch_row(part);
+      const std::size_t end = part + 1 == parts ? depth : depth * (part + 1) / Rows;
+      for (; k < end; ++k, a += a_depth, b += b_depth) {
+        Vector<T> columns[Vectors];
+        unroll<Vectors>([&](auto v) { columns[v] = load_to_register(b + v * w); });
+        unroll<Rows>([&](auto r) {
+          const Vector<T> weight(a[std::ptrdiff_t(r) * a_row]);
+          unroll<Vectors>([&](auto v) { sums[r][v] = xsimd::fma(weight, columns[v], sums[r][v]); });
+        });
+      }
     }
   }
 
@@ -71,8 +114,7 @@ template <class T, std::size_t Rows, std::size_t Vectors>
         [&](auto r) { unroll<Vectors>([&](auto v) { sums[r][v] += load(c + std::ptrdiff_t(r) * c_row + v * w); }); });
   unroll<Rows>(
       [&](auto r) { unroll<Vectors>([&](auto v) { store(c + std::ptrdiff_t(r) * c_row + v * w, sums[r][v]); }); });
-  if (t.epilogue)
-    for (std::size_t r = 0; r < Rows; ++r) t.epilogue(c + static_cast<std::ptrdiff_t>(r) * c_row, Vectors * w);
+  if (t.epilogue != nullptr) (*t.epilogue)(c, c_row, t.row, t.column, Rows, Vectors * w);
 }
 
 template <class T>

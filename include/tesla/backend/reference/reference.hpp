@@ -173,10 +173,11 @@ class Reference {
         step(f, parameter, r * parameter.value.stride + c, gradient[r * parameter.value.stride + c]);
   }
   template <class F, class T, std::size_t Slots>
-  void update_outer(const F& f, Updated<T, Slots> parameter, const T* left, const T* right) {
-    for (std::size_t r = 0; r < parameter.value.rows; ++r)
-      for (std::size_t c = 0; c < parameter.value.columns; ++c)
-        step(f, parameter, r * parameter.value.stride + c, left[r] * right[c]);
+  void update_product(const F& f, Updated<T, Slots> parameter, Product<T> gradient) {
+    std::vector<T> stored(gradient.rows * parameter.value.stride);
+    gradient.c = stored.data(), gradient.c_row = static_cast<std::ptrdiff_t>(parameter.value.stride);
+    multiply(gradient);
+    update(f, parameter, stored.data());
   }
   template <class T>
   double squared_norm(Matrix<T> m) {
