@@ -7,6 +7,7 @@
 #include <tesla/core/math.hpp>
 #include <tesla/core/memory.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -45,6 +46,25 @@ template <class T>
 template <class T>
 [[gnu::always_inline]] inline void store(T* p, Vector<T> v) {
   v.store_unaligned(p);
+}
+
+/// A store past the caches, to an aligned address; end_streams() before others read it.
+template <class T>
+[[gnu::always_inline]] inline void stream(T* p, Vector<T> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), std::bit_cast<__m512i>(v.data));
+#elif defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), std::bit_cast<__m256i>(v.data));
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), std::bit_cast<__m128i>(v.data));
+#else
+  store(p, v);
+#endif
+}
+inline void end_streams() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
 }
 
 namespace detail {
