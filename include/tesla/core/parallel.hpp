@@ -194,7 +194,7 @@ inline int& chosen_threads() {
 }
 
 [[gnu::noinline]] inline void run_parallel(std::size_t count, double cost, const Range& range) {
-  constexpr double worth_a_thread = 1e3;  // nanoseconds; fork and join take 0.2 us, fetching what others wrote, more
+  constexpr double worth_a_thread = 700;  // nanoseconds; fork and join take 0.2 us, fetching what others wrote, more
   const double total = static_cast<double>(count) * cost;
   if (total >= 2 * worth_a_thread && count > 1) {
     const auto useful = static_cast<std::size_t>(std::min(total / worth_a_thread, double{Pool::max_threads}));
