@@ -376,7 +376,7 @@ template <class T, class B>
       history.entry(name).reserve(std::min<std::size_t>(options.epochs, 1024));
       history.entry(name).push_back(value);
     }
-    progress.end_epoch(epoch, scores);
+    progress.end_epoch(epoch, std::min(moment.batch * batch_size, size), scores);
     tell(Event::epoch_end);
   }
   if (moment.stop && moment.epoch < options.epochs) history.interrupted = true;
@@ -420,7 +420,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
   if (out.size() != x.samples() * features)
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());
-  train::check_finite(x, "predict: x");
+  train::check_finite<T>(x, "predict: x");
   built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {

@@ -1,7 +1,7 @@
 // The oracle is Python's zlib: gzip_bytes.hpp holds what it packed and what it refuses to unpack.
 #include "gzip_bytes.hpp"
 
-#include "folder.hpp"
+#include "files.hpp"
 
 #include <tesla/data/gzip.hpp>
 

@@ -1,6 +1,6 @@
 #include <tesla/data/idx.hpp>
 
-#include "folder.hpp"
+#include "files.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -1,6 +1,6 @@
 #include <tesla/data/mnist.hpp>
 
-#include "folder.hpp"
+#include "files.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,6 +27,15 @@ class TemporaryFolder {
   }
 
   std::string path(const std::string& name = "") const { return name.empty() ? folder_ : folder_ + "/" + name; }
+
+  /// Writes a file and returns its path.
+  std::string write(const std::string& name, const std::vector<std::uint8_t>& bytes) const {
+    std::ofstream file(path(name), std::ios::binary);
+    for (const std::uint8_t byte : bytes) file.put(static_cast<char>(byte));
+    file.close();
+    if (!file.good()) throw std::runtime_error("cannot write " + path(name));
+    return path(name);
+  }
 
   /// The names of all files, sorted.
   std::vector<std::string> names() const {

@@ -514,6 +514,8 @@ TEST_CASE("a double beyond the range of float is not taken for a value", "[error
   const std::string before = parameter_bits(f.model);
   CHECK_THROWS_AS(f.model.fit(x, f.labels, {.verbose = 0}), DataError);
   CHECK_THROWS_AS(f.model.train_step(x, f.labels), DataError);
+  CHECK_THROWS_WITH(f.model.predict(x), Catch::Contains("sample 3, feature 2 is 1e+300, beyond the range of float"));
+  CHECK_THROWS_AS(f.model.evaluate(x, f.labels), DataError);
   CHECK(parameter_bits(f.model) == before);
 }
 

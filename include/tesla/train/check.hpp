@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -46,17 +47,21 @@ template <std::floating_point S>
 
 }  // namespace detail
 
-/// Every value has to be finite; returns a magnitude that none exceeds. `what` names the array in the message.
-[[gnu::cold]] inline double check_finite(const ArrayView& array, std::string_view what) {
+/// Every value has to be finite, also as a T; returns a magnitude that none exceeds. `what` names the array in the
+/// message.
+template <class T>
+[[gnu::cold]] double check_finite(const ArrayView& array, std::string_view what) {
+  constexpr auto limit = static_cast<double>(std::numeric_limits<T>::max());
   if (array.empty()) return 0;
   double largest = 0x1p64;  // of the whole numbers
   if (array.type() == ElementType::float32) largest = static_cast<double>(detail::largest_magnitude<float>(array));
   if (array.type() == ElementType::float64) largest = detail::largest_magnitude<double>(array);
-  if (is_finite(largest)) return largest;
+  if (largest <= limit) return largest;
   for (std::size_t s = 0; s < array.samples(); ++s)
     for (std::size_t f = 0; f < array.features(); ++f)
-      if (const double value = array.value(s, f); !is_finite(value))
-        raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value, "; values have to be finite");
+      if (const double value = array.value(s, f); !(std::fabs(value) <= limit))
+        raise<DataError>(what, ": sample ", s, ", feature ", f, " is ", value,
+                         is_finite(value) ? ", beyond the range of float" : "", "; values have to be finite");
   return largest;
 }
 

@@ -26,14 +26,14 @@ class Loader {
     if (!samples.weight.empty() && samples.weight.size() != samples.x.samples())
       raise<ShapeError>(what, "sample_weight: ", samples.x.samples(),
                         " samples need as many weights, not an array of shape ", samples.weight.shape());
-    largest_ = check_finite(samples.x, text(what, "x"));
-    check_finite(samples.weight, text(what, "sample_weight"));
+    largest_ = check_finite<T>(samples.x, text(what, "x"));
+    check_finite<T>(samples.weight, text(what, "sample_weight"));
     check_weights(what);
     if (targets == loss::Targets::values) {
       if (samples.y.features() != outputs)
         raise<ShapeError>(what, "y: the model gives ", outputs, " outputs a sample, targets of shape ",
                           samples.y.shape(), " have ", samples.y.features());
-      check_finite(samples.y, text(what, "y"));
+      check_finite<T>(samples.y, text(what, "y"));
     } else {
       labels_ = checked_labels(samples.y, outputs);
     }

@@ -81,11 +81,11 @@ class Progress {
     std::fflush(stdout);
   }
 
-  [[gnu::cold]] void end_epoch(std::size_t epoch, const Scores& scores) {
+  [[gnu::cold]] void end_epoch(std::size_t epoch, std::size_t done, const Scores& scores) {
     if (!lines_) return;
     const double elapsed = seconds();
     std::printf("%sepoch %zu/%zu  %s  %.0f samples/s  %s\n", bar_ ? "\r\033[K" : "", epoch, epochs_,
-                scores_text(scores).c_str(), static_cast<double>(samples_) / elapsed, duration_text(elapsed).c_str());
+                scores_text(scores).c_str(), static_cast<double>(done) / elapsed, duration_text(elapsed).c_str());
     std::fflush(stdout);
   }
 

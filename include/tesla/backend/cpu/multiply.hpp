@@ -11,10 +11,13 @@ namespace tesla::inline TESLA_TARGET::backend::cpu {
 
 namespace detail {
 
-/// One column of A with contiguous rows (a_depth = 1): dot products, four rows at a time.
+inline constexpr std::size_t rows_at_once = 4;  // of dot_rows
+
+/// One column of A with contiguous rows (a_depth = 1): dot products. `begin` is a multiple of rows_at_once, because the
+/// compiler may round the ends of rows that are done together otherwise than those of one alone.
 template <class T>
 void dot_rows(const Product<T>& p, const Epilogue<T>& epilogue, std::size_t begin, std::size_t end) {
-  constexpr std::size_t w = width<T>, rows_at_once = 4;
+  constexpr std::size_t w = width<T>;
   const std::size_t whole = p.depth / w * w;
   const auto rows = [&](std::size_t r, auto count) {
     constexpr std::size_t n = decltype(count)::value;
@@ -194,8 +197,11 @@ void multiply(Product<T> p, const Epilogue<T>& epilogue) {
   if (epilogue.update == nullptr && p.columns == 1 && p.count == 1 && p.segments == 1 && p.b_depth == 1 &&
       p.c_row == 1) {
     if (p.a_depth == 1) {
-      parallel_for(p.rows, nanoseconds::streamed<T> * static_cast<double>(p.depth),
-                   [&](std::size_t begin, std::size_t end) { detail::dot_rows(p, epilogue, begin, end); });
+      constexpr std::size_t group = detail::rows_at_once;
+      parallel_for((p.rows + group - 1) / group, nanoseconds::streamed<T> * static_cast<double>(p.depth * group),
+                   [&](std::size_t begin, std::size_t end) {
+                     detail::dot_rows(p, epilogue, begin * group, std::min(end * group, p.rows));
+                   });
       return;
     }
     if (p.a_row == 1) {

@@ -1,49 +1,13 @@
-// Files for tests: a folder that goes away, and small IDX files in it.
+// Small IDX and gzip files for tests.
 #pragma once
 
 #include <algorithm>
-#include <catch2/catch.hpp>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <string>
+#include <io/temporary_folder.hpp>
 #include <vector>
 
 using Bytes = std::vector<std::uint8_t>;
-
-/// A new folder, which is deleted at the end of the test with all that is in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    auto name = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-    do path_ = std::filesystem::temp_directory_path() / ("tesla-test-" + std::to_string(++name));
-    while (!std::filesystem::create_directory(path_));  // false when another test has it
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::string path(const std::string& name = "") const {
-    return name.empty() ? path_.string() : (path_ / name).string();
-  }
-
-  /// Writes a file and returns its path.
-  std::string write(const std::string& name, const Bytes& bytes) const {
-    std::ofstream file(path(name), std::ios::binary);
-    for (const std::uint8_t byte : bytes) file.put(static_cast<char>(byte));
-    file.close();
-    REQUIRE(file.good());
-    return path(name);
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// An IDX file of the given extents with values that count up from `first`.
 inline Bytes idx_file(const std::vector<std::uint32_t>& extents, std::uint8_t first = 0) {
