@@ -59,21 +59,34 @@ class BasicSequential {
     (add_layer(std::move(layers)), ...);
   }
 
+  BasicSequential(BasicSequential&&) noexcept = default;
+  /// Not while fit runs this model, in a callback.
+  BasicSequential& operator=(BasicSequential&& other) {
+    must_not_fit("assignment");
+    network_ = std::move(other.network_);
+    training_ = std::move(other.training_);
+    return *this;
+  }
+
   /// Adds a layer at the end.
   template <layer::Layer L>
   BasicSequential& add_layer(L layer) {
-    network_->add(std::move(layer));
+    must_not_fit("add_layer");
+    net().add(std::move(layer));
     return *this;
   }
 
   /// Fixes the shape of one sample and makes the parameters. fit() and predict() do it by themselves.
-  void build(const Shape& input) { network_->build(input); }
+  void build(const Shape& input) {
+    must_not_fit("build");
+    net().build(input);
+  }
 
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
     training_.set_optimizer(std::move(optimizer));
     training_.set_loss(std::move(loss), std::move(metrics));
-    network_->store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
+    net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
   }
 
   /// Trains on samples; the history has one entry an epoch. On an error the parameters are as the last good step left
@@ -87,12 +100,14 @@ class BasicSequential {
   Scores evaluate(const data::Samples& samples, const EvaluateOptions& options = {}) {
     need_compiled("evaluate");
     BuiltFor built = build_for(samples.x);
-    Loader loader(samples, *network_, training_.loss->targets(), "evaluate: ");
+    Loader loader(samples, net(), *training_.loss, "evaluate: ");
     built.keep();
     Scorer scorer(training_.metrics);
     evaluate(loader, checked_batch(options.batch_size, "evaluate"), scorer);
     Scores scores;
     scorer.write(scores);
+    if (const double loss = scores.entry("loss"); !is_finite(loss))
+      raise<DataError>("evaluate: the loss is ", loss, "; parameters, data or targets are too large for it");
     return scores;
   }
   Scores evaluate(const ArrayView& x, const ArrayView& y, const EvaluateOptions& options = {}) {
@@ -101,8 +116,8 @@ class BasicSequential {
 
   /// One row of outputs for each sample.
   Tensor<T> predict(const ArrayView& x, const PredictOptions& options = {}) {
-    BuiltFor built = build_for(x);
-    Tensor<T> result(network_->output_shape().with_front(x.samples()));
+    BuiltFor built = build_for(x, false);
+    Tensor<T> result(net().output_shape().with_front(x.samples()));
     predict_into(x, std::span<T>(result.data(), result.size()), options);
     built.keep();
     return result;
@@ -118,7 +133,7 @@ class BasicSequential {
   std::vector<model::Parameter<T, B>> parameters() {
     need_built("parameters");
     std::vector<model::Parameter<T, B>> result;
-    for (std::size_t i = 0; i < network_->store().places().size(); ++i) result.emplace_back(network_->store(), i);
+    for (std::size_t i = 0; i < net().store().places().size(); ++i) result.emplace_back(net().store(), i);
     return result;
   }
   model::Parameter<T, B> parameter(std::string_view name) {
@@ -132,23 +147,25 @@ class BasicSequential {
   /// The number of learned values.
   std::size_t count_parameters() {
     need_built("count_parameters");
-    return model::count_parameters(*network_);
+    return model::count_parameters(net());
   }
 
   /// The layers, their shapes and parameters, and the memory that training takes at a batch size, as text.
   std::string summary_text(std::size_t batch_size = 32) {
-    if (!network_->built() && network_->wanted_input().rank() != 0) build(network_->wanted_input());
-    return train::machine_line() + "\n" + model::summary(*network_, training_, batch_size);
+    checked_batch(batch_size, "summary");
+    if (!net().built() && net().wanted_input().rank() != 0) build(net().wanted_input());
+    return train::machine_line() + "\n" + model::summary(net(), training_, batch_size);
   }
   void summary(std::size_t batch_size = 32) { std::fputs(summary_text(batch_size).c_str(), stdout); }
   /// Bytes that training takes at a batch size: parameters, gradients, optimizer state, activations and scratch.
   std::size_t training_bytes(std::size_t batch_size) {
     need_built("training_bytes");
-    return model::training_bytes(*network_, training_, batch_size).total();
+    checked_batch(batch_size, "training_bytes");
+    return model::training_bytes(net(), training_, batch_size).total();
   }
 
   /// Writes parameters, optimizer state and the model's description into one safetensors file, whole or not at all.
-  void save(const std::string& path) const { model::save(*network_, training_, path); }
+  void save(const std::string& path) const { model::save(net(), training_, path); }
   /// Rebuilds a model of TESLA's own layers from a file; fit() goes on from there with the same bits.
   static BasicSequential load(const std::string& path) {
     BasicSequential result;
@@ -157,28 +174,38 @@ class BasicSequential {
   }
   /// Reads parameters and optimizer state of a file into this model, which has the same layers: the way back for models
   /// with layers, losses or optimizers of one's own.
-  void restore(const std::string& path) { model::restore(*network_, training_, path); }
+  void restore(const std::string& path) { model::restore(net(), training_, path); }
 
   /// The shape of what predict() returns for one sample.
   const Shape& output_shape() {
     need_built("output_shape");
-    return network_->output_shape();
+    return net().output_shape();
   }
 
   /// The parts, for those who build on them.
-  model::Network<T, B>& network() { return *network_; }
+  model::Network<T, B>& network() { return net(); }
 
  private:
   using Loader = train::Loader<T, B>;
   using Scorer = train::Scorer<T, B>;
   using Event = typename train::AnyCallback<BasicSequential>::Event;
 
+  /// The network; a model that another was made from by moving has none.
+  model::Network<T, B>& net() const {
+    if (!network_) raise<UsageError>("this model was moved into another one; use that, or assign a new one");
+    return *network_;
+  }
+  /// Layers stay as they are while fit runs them.
+  void must_not_fit(std::string_view who) const {
+    if (fitting_) raise<UsageError>(who, ": fit is running; stop it first, with .stop of the moment");
+  }
   void need_compiled(std::string_view who) const {
+    net();
     if (!training_.loss) raise<UsageError>(who, ": call compile(optimizer, loss, metrics) first");
   }
   void need_built(std::string_view who) {
-    if (!network_->built() && network_->wanted_input().rank() != 0) network_->build(network_->wanted_input());
-    if (!network_->built())
+    if (!net().built() && net().wanted_input().rank() != 0) net().build(net().wanted_input());
+    if (!net().built())
       raise<UsageError>(who, ": the model does not know its input's shape yet; call build(shape) or fit first");
   }
   /// Takes back a build that the data of a call asked for, if the call then refuses the data.
@@ -192,20 +219,31 @@ class BasicSequential {
     }
     void keep() { network = nullptr; }
   };
-  BuiltFor build_for(const ArrayView& x) {
-    if (network_->built()) return {nullptr};
-    if (x.shape().rank() < 2 || x.empty())
-      raise<ShapeError>("x: samples come as rows of an array with at least two extents, not of shape ", x.shape());
-    network_->build(network_->wanted_input().rank() != 0 ? network_->wanted_input() : x.shape().tail());
-    return {network_.get()};
+  // With targets beside it, an array of one extent is samples of one value.
+  BuiltFor build_for(const ArrayView& x, bool with_targets = true) {
+    if (net().built()) return {nullptr};
+    if (x.empty()) raise<DataError>("x: there are no values in an array of shape ", x.shape());
+    Shape sample = net().wanted_input();
+    if (sample.rank() == 0 && x.shape().rank() == 1) {
+      if (!with_targets)
+        raise<ShapeError>("x: the model does not know its input's shape yet, and an array of shape ", x.shape(),
+                          " does not tell; call build(shape) first, or use view(x, {samples, features})");
+      sample = {1};
+    } else if (sample.rank() == 0) {
+      sample = x.shape().tail();
+    }
+    net().build(sample);
+    return {&net()};
   }
   void need_slots() {
-    auto& store = network_->store();
+    auto& store = net().store();
     if (store.slots() != training_.optimizer->slots()) store.allocate_slots(training_.optimizer->slots());
     training_.slot_pointers.resize(store.slots());
   }
   static std::size_t checked_batch(std::size_t size, std::string_view who) {
-    if (size == 0) raise<UsageError>(who, ": .batch_size has to be 1 or more");
+    constexpr std::size_t most = std::size_t{1} << 40;  // far beyond any memory, far below an overflow
+    if (size == 0 || size > most)
+      raise<UsageError>(who, ": .batch_size has to lie between 1 and ", most, ", not ", size);
     return size;
   }
 
@@ -225,7 +263,7 @@ class BasicSequential {
 
   /// Of the samples' values, not of lanes without a sample.
   double squared_norm(Panels<const T> p) const {
-    B& backend = network_->backend();
+    B& backend = net().backend();
     T* const data = const_cast<T*>(p.data);
     const std::size_t whole = p.batch / p.lanes * p.stride();
     double squares = backend.squared_norm(backend::Matrix<T>{data, 1, whole, whole});
@@ -235,6 +273,7 @@ class BasicSequential {
   }
 
   std::unique_ptr<model::Network<T, B>> network_;
+  bool fitting_ = false;
   model::Training<T, B> training_;
 };
 
@@ -242,18 +281,17 @@ template <class T, class B>
 double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count,
                                    Scorer* scorer, const StepName& name) {
   const FlushSubnormals flush;
-  B& backend = network_->backend();
-  model::Workspace<T>& w = network_->workspace(count, true, loader.target_features());
+  B& backend = net().backend();
+  model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
   const backend::Target<T> target = loader.load(backend, w, order, first);
-  network_->forward(w);
-  const Panels<const T> y = w.output(network_->entries().size() - 1);
-  const double loss =
-      training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(network_->entries().size() - 1));
+  net().forward(w);
+  const Panels<const T> y = w.output(net().entries().size() - 1);
+  const double loss = training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(net().entries().size() - 1));
   if (!is_finite(loss))
     raise<DataError>(name, "the loss is ", loss, "; the first values that are not finite come from ",
-                     network_->first_overflow(w),
+                     net().first_overflow(w),
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
-  network_->backward(w);
+  net().backward(w);
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader, training_.loss->from_logits());
   update(w, name);
   return loss;
@@ -261,9 +299,9 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
 
 template <class T, class B>
 void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name) {
-  B& backend = network_->backend();
-  auto& store = network_->store();
-  const auto slots = network_->gradient_slots();
+  B& backend = net().backend();
+  auto& store = net().store();
+  const auto slots = net().gradient_slots();
   const auto check = [&](double squares, std::string_view parameter) {
     if (!is_finite(squares))
       raise<DataError>(name, "the gradient of ", parameter,
@@ -282,7 +320,7 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name)
     auto& s = slots[i];
     if (s.dy && clip == 0 && length_of(s.dy) * length_of(s.x) <= static_cast<double>(std::numeric_limits<T>::max()))
       continue;
-    if (s.dy) backend.multiply(network_->gradient_product(w, s));
+    if (s.dy) backend.multiply(net().gradient_product(w, s));
     s.dy = {};
     const double own = backend.squared_norm(s.gradient);
     check(own, store.places()[i].name);
@@ -303,8 +341,7 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name)
   for (std::size_t i = slots.size(); i-- > 0;) {
     for (std::size_t s = 0; s < state.size(); ++s) state[s] = store.slot(s) + store.places()[i].offset;
     if (slots[i].dy)
-      training_.optimizer->update(backend, number, slots[i].value, state, nullptr,
-                                  network_->gradient_product(w, slots[i]));
+      training_.optimizer->update(backend, number, slots[i].value, state, nullptr, net().gradient_product(w, slots[i]));
     else
       training_.optimizer->update(backend, number, slots[i].value, state, slots[i].gradient.data, {});
   }
@@ -313,16 +350,18 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name)
 template <class T, class B>
 [[gnu::cold]] History BasicSequential<T, B>::fit(const data::Samples& given, const Options& options) {
   need_compiled("fit");
+  must_not_fit("fit");
   const std::size_t batch_size = checked_batch(options.batch_size, "fit");
+  if (options.verbose < 0 || options.verbose > 2)
+    raise<UsageError>("fit: .verbose is 0, 1 or 2, not ", options.verbose);
   data::Samples samples = given;
   if (!options.sample_weight.empty()) samples.weight = options.sample_weight;
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
   BuiltFor built = build_for(samples.x);
   need_slots();
-  Loader loader(samples, *network_, training_.loss->targets(), "fit: ");
+  Loader loader(samples, net(), *training_.loss, "fit: ");
   std::optional<Loader> validation;
-  if (!options.validation.empty())
-    validation.emplace(options.validation, *network_, training_.loss->targets(), "fit: validation ");
+  if (options.validation.given()) validation.emplace(options.validation, net(), *training_.loss, "fit: validation ");
   built.keep();
 
   const std::size_t size = loader.size(), batches = (size + batch_size - 1) / batch_size;
@@ -337,6 +376,12 @@ template <class T, class B>
   const train::Interrupt interrupt(options.stop_on_interrupt);
   train::Progress progress(options.verbose, options.epochs, size);
 
+  struct Fitting {
+    bool& flag;
+    explicit Fitting(bool& f) : flag(f) { flag = true; }
+    ~Fitting() { flag = false; }
+  };
+  const Fitting fitting(fitting_);
   tell(Event::fit_begin);
   for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) {
     moment.epoch = epoch, moment.batch = 0;
@@ -368,6 +413,11 @@ template <class T, class B>
     history.interrupted = moment.batch < batches;
     if (!history.interrupted) ++training_.epochs;
     scorer.write(scores);
+    // A step that is not finite is not made, but a finite one may lead beyond the range of the numbers.
+    for (const auto& place : net().store().places())
+      if (!net().store().finite(place))
+        raise<DataError>("fit: epoch ", epoch, ": ", place.name,
+                         " has left the range of finite numbers; try a smaller learning rate");
     if (validation) {
       evaluate(*validation, std::max<std::size_t>(batch_size, 64), validation_scorer);
       validation_scorer.write(scores);
@@ -390,7 +440,7 @@ double BasicSequential<T, B>::train_step(const data::Samples& batch) {
   need_compiled("train_step");
   BuiltFor built = build_for(batch.x);
   need_slots();
-  Loader loader(batch, *network_, training_.loss->targets(), "train_step: ");
+  Loader loader(batch, net(), *training_.loss, "train_step: ");
   built.keep();
   return step(loader, nullptr, 0, loader.size(), nullptr, {"train_step"});
 }
@@ -398,14 +448,14 @@ double BasicSequential<T, B>::train_step(const data::Samples& batch) {
 template <class T, class B>
 void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer) {
   const FlushSubnormals flush;
-  B& backend = network_->backend();
+  B& backend = net().backend();
   scorer.reset();
   for (std::size_t first = 0; first < loader.size(); first += batch_size) {
     model::Workspace<T>& w =
-        network_->workspace(std::min(batch_size, loader.size() - first), false, loader.target_features());
+        net().workspace(std::min(batch_size, loader.size() - first), false, loader.target_features());
     const backend::Target<T> target = loader.load(backend, w, nullptr, first);
-    network_->forward(w);
-    const Panels<const T> y = w.output(network_->entries().size() - 1);
+    net().forward(w);
+    const Panels<const T> y = w.output(net().entries().size() - 1);
     const double loss = training_.loss->evaluate(backend, y, target, w.weights(), Panels<T>());
     scorer.add(backend, loss, y, target.values, loader, training_.loss->from_logits());
   }
@@ -413,10 +463,10 @@ void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Sco
 
 template <class T, class B>
 void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, const PredictOptions& options) {
-  BuiltFor built = build_for(x);
+  BuiltFor built = build_for(x, false);
   const std::size_t batch_size = checked_batch(options.batch_size, "predict");
-  const std::size_t features = network_->output_shape().elements();
-  train::check_input(x, network_->input_shape().elements(), "predict: x");
+  const std::size_t features = net().output_shape().elements();
+  train::check_input(x, net().input_shape().elements(), "predict: x");
   if (out.size() != x.samples() * features)
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());
@@ -424,11 +474,15 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
   built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {
-    model::Workspace<T>& w = network_->workspace(std::min(batch_size, x.samples() - first), false, 0);
-    network_->backend().gather(backend::Rows{&x, nullptr, first, w.batch()}, w.input(), backend::Matrix<T>());
-    network_->forward(w);
-    network_->backend().scatter(Panels<const T>(w.output(network_->entries().size() - 1)),
-                                out.data() + first * features);
+    model::Workspace<T>& w = net().workspace(std::min(batch_size, x.samples() - first), false, 0);
+    net().backend().gather(backend::Rows{&x, nullptr, first, w.batch()}, w.input(), backend::Matrix<T>());
+    net().forward(w);
+    const std::span<T> rows = out.subspan(first * features, w.batch() * features);
+    net().backend().scatter(Panels<const T>(w.output(net().entries().size() - 1)), rows.data());
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (!is_finite(rows[i]))
+        raise<DataError>("predict: output ", i % features, " of sample ", first + i / features, " is ", rows[i],
+                         "; the parameters or the data are beyond what the layers can compute with");
   }
 }
 

@@ -50,8 +50,8 @@ TEST_CASE("samples borrow a dataset's memory", "[dataset]") {
   CHECK(samples.x.shape() == Shape{2, 3});
   CHECK(samples.y.type() == tesla::ElementType::int32);
   CHECK(samples.weight.empty());
-  CHECK_FALSE(samples.empty());
-  CHECK(Samples().empty());
+  CHECK(samples.given());
+  CHECK_FALSE(Samples().given());
 }
 
 TEST_CASE("samples borrow other arrays, with weights", "[dataset]") {

@@ -364,7 +364,7 @@ TEST_CASE("calls in the wrong order and options out of range are refused", "[err
   const TemporaryFolder folder;
   check_raises<UsageError>([&] { model.save(folder.path("model")); }, {"save", "build"});
   CHECK(folder.names().empty());
-  check_raises<ShapeError>([&] { model.predict(std::vector<float>(4)); }, {"at least two extents", "{4}"});
+  check_raises<ShapeError>([&] { model.predict(std::vector<float>(4)); }, {"build(shape)", "{4}"});
   CHECK(model.predict(x).shape() == tesla::Shape{6, 3});
 }
 
@@ -619,6 +619,104 @@ TEST_CASE("a first call that refuses its data leaves the model open for other da
   CHECK_THROWS_AS(model.train_step(three, few), tesla::ShapeError);
   model.fit(five, labels, {.verbose = 0});
   CHECK(model.predict(five).shape() == tesla::Shape{4, 2});
+}
+
+// A callback that changes the model which is being trained.
+struct Meddler {
+  tesla::Sequential* model;
+  int what;
+
+  void on_epoch_end(auto&) const {
+    if (what == 0) model->add_layer(tesla::Dense({.units = 2}));
+    if (what == 1) *model = tesla::Sequential();
+    if (what == 2) model->build({9});
+    if (what == 3) model->fit(std::vector<float>{1}, std::vector<float>{1}, {.verbose = 0});
+  }
+};
+
+TEST_CASE("a model that fit runs cannot be changed, and trains on afterwards", "[errors]") {
+  for (int what = 0; what < 4; ++what) {
+    INFO("what " << what);
+    Fixture f;
+    CHECK_THROWS_AS(f.model.fit(f.x, f.labels, {.callbacks = {Meddler{&f.model, what}}, .verbose = 0}), UsageError);
+    CHECK_THROWS_WITH(f.model.fit(f.x, f.labels, {.callbacks = {Meddler{&f.model, what}}, .verbose = 0}),
+                      Catch::Contains("fit is running"));
+    CHECK(f.model.fit(f.x, f.labels, {.verbose = 0})["loss"].size() == 1);
+  }
+}
+
+TEST_CASE("a model that was moved away says so", "[errors]") {
+  Fixture f;
+  tesla::Sequential other = std::move(f.model);
+  CHECK(other.predict(f.x).size() > 0);
+  for (const auto& call : std::vector<std::function<void()>>{
+           [&] { f.model.predict(f.x); }, [&] { f.model.fit(f.x, f.labels); }, [&] { (void)f.model.summary_text(); },
+           [&] { f.model.add_layer(tesla::Dense({.units = 1})); }, [&] { f.model.save("x"); },
+           [&] { f.model.compile(tesla::optim::SGD(), tesla::loss::MeanSquaredError()); }}) {
+    CHECK_THROWS_AS(call(), UsageError);
+    CHECK_THROWS_WITH(call(), Catch::Contains("moved"));
+  }
+  f.model = std::move(other);
+  CHECK(f.model.predict(f.x).size() > 0);
+}
+
+TEST_CASE("results that are not finite are an error, and files are not overwritten with them", "[errors]") {
+  tesla::Sequential model;
+  model.add_layer(tesla::Dense({.units = 1, .use_bias = false, .initializer = tesla::init::constant(1e-33)}));
+  model.compile(tesla::optim::SGD({.learning_rate = 1e6}), tesla::loss::MeanAbsoluteError());
+  const std::vector<float> x{1e33F}, y{-1};
+  const TemporaryFolder folder;
+  model.build({1});
+  model.save(folder.path("model"));
+  CHECK_THROWS_WITH(model.fit(x, y, {.verbose = 0}), Catch::Contains("dense.weight has left the range"));
+  CHECK_THROWS_WITH(model.save(folder.path("model")), Catch::Contains("dense.weight holds a NaN or an infinity"));
+  CHECK_THROWS_AS(model.predict(x), DataError);
+  CHECK(tesla::is_finite(tesla::Sequential::load(folder.path("model")).predict(x)[0]));
+  Fixture f;
+  f.compile(tesla::loss::MeanSquaredError());
+  const tesla::Tensor<float> far({6, 3}, std::vector<float>(18, 1e30F));
+  CHECK_THROWS_AS(f.model.evaluate(f.x, far), DataError);
+}
+
+TEST_CASE("targets of a cross-entropy are probabilities, and labels need classes", "[errors]") {
+  Fixture f;
+  tesla::Tensor<float> y({6, 3});
+  y(4, 2) = 1.5F;
+  f.compile(tesla::loss::CategoricalCrossEntropy());
+  CHECK_THROWS_WITH(f.model.fit(f.x, y, {.verbose = 0}), Catch::Contains("fit: y: sample 4, output 2 is 1.5"));
+  f.compile(tesla::loss::BinaryCrossEntropy());
+  CHECK_THROWS_WITH(f.model.evaluate(f.x, y), Catch::Contains("evaluate: y: sample 4, output 2 is 1.5"));
+  tesla::Sequential one;
+  one.add_layer(tesla::Dense({.units = 1}));
+  one.compile(tesla::optim::SGD(), tesla::loss::SparseCategoricalCrossEntropy());
+  CHECK_THROWS_WITH(one.fit(f.x, f.labels, {.verbose = 0}), Catch::Contains("BinaryCrossEntropy"));
+}
+
+TEST_CASE("sizes beyond the machine and numbers beyond sense are refused", "[errors]") {
+  Fixture f;
+  CHECK_THROWS_AS(f.model.summary_text(0), UsageError);
+  CHECK_THROWS_AS(f.model.training_bytes(std::numeric_limits<std::size_t>::max()), UsageError);
+  CHECK_THROWS_AS(tesla::Tensor<float>({std::size_t{1} << 60}), tesla::MemoryError);
+  CHECK_THROWS_AS(f.model.fit(f.x, f.labels, {.verbose = 7}), UsageError);
+  CHECK_THROWS_AS(tesla::optim::SGD({.momentum = 1}), UsageError);
+  CHECK_THROWS_WITH(tesla::Sequential::load("/dev/zero"), Catch::Contains("device"));
+  for (const auto& broken : {tesla::init::constant(std::numeric_limits<double>::quiet_NaN()),
+                             tesla::init::uniform(std::numeric_limits<double>::infinity()), tesla::init::normal(-1)}) {
+    tesla::Sequential model{tesla::Dense({.units = 1, .initializer = broken})};
+    CHECK_THROWS_AS(model.build({2}), UsageError);
+  }
+  tesla::Sequential slope{tesla::LeakyReLU({.slope = std::numeric_limits<double>::infinity()})};
+  CHECK_THROWS_AS(slope.build({2}), UsageError);
+  tesla::Sequential late{tesla::Dense({.units = 1}), tesla::Input({1})};
+  CHECK_THROWS_WITH(late.build({2}), Catch::Contains("has to be the first layer"));
+}
+
+TEST_CASE("a vector is samples of one value", "[errors]") {
+  tesla::Sequential model{tesla::Dense({.units = 1})};
+  model.compile(tesla::optim::SGD({.learning_rate = 0.02}), tesla::loss::MeanSquaredError());
+  const std::vector<float> x{1, 2, 3, 4}, y{2, 4, 6, 8};
+  model.fit(x, y, {.epochs = 200, .verbose = 0});
+  CHECK(model.predict(x)[2] == Approx(6).margin(0.2));
 }
 
 // The hidden layer overflows, the sigmoid after it makes that 1 again: loss and bias gradients are finite, and only the

@@ -50,6 +50,12 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// Memory that is not there.
+class MemoryError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A piece of a message: text, a number, or anything with a to_string(). Pieces are put together out of line, so that
 /// the many places that may raise an error stay small.
 class TextPart {

@@ -3,6 +3,7 @@
 
 #include <tesla/core/error.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -25,6 +26,17 @@ inline std::size_t checked_product(std::size_t a, std::size_t b) {
   return result;
 }
 
+/// Memory aligned to cache lines, for ::operator delete of that alignment.
+inline void* allocate_zeroed(std::size_t bytes) {
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;
+  void* const memory = bytes > most ? nullptr
+                                    : ::operator new(round_up(std::max<std::size_t>(bytes, 1), cache_line),
+                                                     std::align_val_t(cache_line), std::nothrow);
+  if (memory == nullptr) raise<MemoryError>("there is no memory for ", bytes, " bytes");
+  std::memset(memory, 0, bytes);
+  return memory;
+}
+
 /// An owning array of trivial elements, aligned to a cache line, zeroed when it is made.
 template <class T>
 class Buffer {
@@ -35,9 +47,7 @@ class Buffer {
   explicit Buffer(std::size_t size) : size_(size) {
     if (size == 0) return;
     const std::size_t bytes = checked_product(size, sizeof(T));
-    if (bytes > std::numeric_limits<std::size_t>::max() / 2) throw std::bad_alloc();
-    data_ = static_cast<T*>(::operator new(round_up(bytes, cache_line), std::align_val_t(cache_line)));
-    std::memset(static_cast<void*>(data_), 0, bytes);
+    data_ = static_cast<T*>(allocate_zeroed(bytes));
   }
   Buffer(const Buffer& other) : Buffer(other.size_) {
     if (size_ != 0) std::memcpy(static_cast<void*>(data_), other.data_, size_ * sizeof(T));

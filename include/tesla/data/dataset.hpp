@@ -45,7 +45,8 @@ struct Samples {
   template <class X, class Y>
   Samples(const Dataset<X, Y>& dataset) : Samples(dataset.x(), dataset.y()) {}
 
-  bool empty() const { return x.empty() && y.empty(); }
+  /// Whether there are arrays at all, if perhaps empty ones.
+  bool given() const { return x.data() != nullptr || y.data() != nullptr || x.shape().rank() > 1; }
 };
 
 }  // namespace tesla::inline TESLA_TARGET::data

@@ -116,6 +116,8 @@ inline std::vector<std::uint8_t> read_file(const std::string& path, std::uint64_
     raise<FileError>("cannot read ", detail::quoted(path), ": it has ", found, " bytes, the limit is ", limit,
                      "; if that many are meant, pass a higher limit");
   };
+  if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode))
+    raise<FileError>("cannot read ", detail::quoted(path), ": it is a device and not a file");
   const auto size = static_cast<std::uint64_t>(S_ISREG(status.st_mode) ? status.st_size : 0);
   if (size > limit) refuse(std::to_string(size));
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));

@@ -41,7 +41,8 @@ struct Activation : NamedActivation {
 
   /// Gradients are computed from outputs, which have the sign of the input only where slopes are not negative.
   void check() const {
-    if (!(parameter >= 0)) raise<UsageError>("needs a slope or alpha of 0 or more, not ", parameter);
+    if (!(parameter >= 0 && parameter <= 1e6))
+      raise<UsageError>("needs a slope or alpha from 0 to 1e6, not ", parameter);
   }
 
   /// Calls f with the functor of an elementwise function that has a name; false for the others.

@@ -1,4 +1,4 @@
-// The fully connected layer: y = f(W x + b), over the last extent of its input.
+// The fully connected layer: y = f(W x + b).
 #pragma once
 
 #include <tesla/layer/activation.hpp>
@@ -17,7 +17,7 @@ struct DenseOptions {
   std::string name = {};
 };
 
-/// Weights are {units, inputs}. With more than one extent, the layer acts on each position by itself.
+/// Weights are {units, inputs}.
 struct Dense : DenseOptions {
   static constexpr std::string_view kind = "Dense";
 

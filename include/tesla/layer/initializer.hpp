@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -64,6 +65,10 @@ namespace detail {
 
 [[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed,
                                                         std::uint64_t stream) const {
+  const bool spread = kind == Kind::uniform || kind == Kind::normal;
+  if (!(std::fabs(parameter) <= static_cast<double>(std::numeric_limits<float>::max())) || (spread && parameter < 0))
+    raise<UsageError>("an initializer's number has to be finite as a float", spread ? " and 0 or more" : "", ", not ",
+                      parameter);
   Tensor<double> result(shape);
   const std::size_t size = result.size();
   if (size == 0) return result;

@@ -34,6 +34,7 @@ double categorical(B& backend, bool from_logits, Panels<const T> y, backend::Tar
 /// Targets of 0 and 1 (or between), one for every output; the mean over samples and features.
 struct BinaryCrossEntropy : CrossEntropyOptions {
   static constexpr std::string_view kind = "BinaryCrossEntropy";
+  static constexpr bool probabilities = true;  // targets from 0 to 1
 
   BinaryCrossEntropy() = default;
   explicit BinaryCrossEntropy(const CrossEntropyOptions& options) : CrossEntropyOptions(options) {}
@@ -56,6 +57,7 @@ struct BinaryCrossEntropy : CrossEntropyOptions {
 /// Targets are rows of probabilities, one-hot for instance.
 struct CategoricalCrossEntropy : CrossEntropyOptions {
   static constexpr std::string_view kind = "CategoricalCrossEntropy";
+  static constexpr bool probabilities = true;  // targets from 0 to 1
 
   CategoricalCrossEntropy() = default;
   explicit CategoricalCrossEntropy(const CrossEntropyOptions& options) : CrossEntropyOptions(options) {}

@@ -186,8 +186,14 @@ template <class T, class B>
 
 template <class T, class B>
 [[gnu::cold]] void save(const Network<T, B>& network, const Training<T, B>& training, const std::string& path) {
-  if (!network.built()) raise<UsageError>("save: the model has no parameters yet; call build(shape) or fit first");
+  if (!network.built())
+    raise<UsageError>("save: the model has no parameters yet; ", network.entries().empty() ? "add layers, then " : "",
+                      "call build(shape) or fit first");
   const auto& store = network.store();
+  for (const auto& p : store.places())
+    if (!store.finite(p))
+      raise<DataError>("save: ", p.name, " holds a NaN or an infinity, with which no model could be loaded; ", '"',
+                       path, "\" is as it was");
   std::vector<io::TensorInfo> tensors;
   const std::size_t slots = training.optimizer ? store.slots() : 0;
   for (const auto& p : store.places()) {

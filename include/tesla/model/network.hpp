@@ -217,6 +217,8 @@ class Network {
       return result;
     };
     try {
+      if (i > 0 && entries_[i].node->facts().input.rank() != 0)
+        raise<UsageError>("says what shape the data has, so it has to be the first layer");
       return entries_[i].node->setup(in, setup);
     } catch (const ShapeError& e) {
       throw ShapeError(message(e));

@@ -84,7 +84,7 @@ class LossNode {
   struct Facts {
     std::string_view kind;
     loss::Targets targets;
-    bool from_logits, binary;
+    bool from_logits, binary, probabilities;
     io::Json options;
   };
 
@@ -114,10 +114,15 @@ class LossNodeOf final : public LossNode<T, B> {
   [[gnu::cold]] static typename LossNode<T, B>::Facts facts_of(const L& loss) {
     bool from_logits = false;
     if constexpr (requires { loss.from_logits; }) from_logits = loss.from_logits;
-    return {L::kind, loss.targets(), from_logits, L::kind == std::string_view("BinaryCrossEntropy"), options_of(loss)};
+    return {L::kind, loss.targets(), from_logits, L::kind == std::string_view("BinaryCrossEntropy"),
+            requires {requires L::probabilities;
   }
-  L loss_;
+  , options_of(loss)
 };
+}  // namespace tesla::inline TESLA_TARGET::model
+L loss_;
+}
+;
 
 template <class T>
 class MetricNode {

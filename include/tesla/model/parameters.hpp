@@ -5,6 +5,7 @@
 #include <tesla/backend/backend.hpp>
 #include <tesla/layer/layer.hpp>
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,6 +61,13 @@ class ParameterStore {
 
   backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const {
     return {block + p.offset, p.rows, p.columns, p.stride};
+  }
+
+  /// Whether all values of a parameter are.
+  bool finite(const ParameterPlace& p) const {
+    if (is_finite(backend_->squared_norm(matrix(values(), p)))) return true;
+    const Tensor<T> all = read(values(), p);  // the square may be too large where the value is not
+    return std::all_of(all.begin(), all.end(), [](T value) { return is_finite(value); });
   }
 
   /// The values of one parameter within a block, in their natural layout.

@@ -28,15 +28,11 @@ struct AdamWOptions {
 
 namespace detail {
 
-inline void check_beta(std::string_view kind, std::string_view option, double value) {
-  if (!(value >= 0 && value < 1)) raise<UsageError>(kind, ": .", option, " has to lie in [0, 1), not ", value);
-}
-
 template <class Options>
 void check_adam(std::string_view kind, const Options& o) {
   check(kind, "learning_rate", o.learning_rate, 0, 1e6);
-  check_beta(kind, "beta_1", o.beta_1);
-  check_beta(kind, "beta_2", o.beta_2);
+  check_fraction(kind, "beta_1", o.beta_1);
+  check_fraction(kind, "beta_2", o.beta_2);
   check(kind, "epsilon", o.epsilon, 1e-30, 1e6);  // not 0: a weight whose gradient was always 0 would become 0 / 0
   check(kind, "weight_decay", o.weight_decay, 0, 1e6);
   check(kind, "clip_norm", o.clip_norm, 0, 1e300);

@@ -30,5 +30,9 @@ inline void check(std::string_view kind, std::string_view option, double value, 
     raise<UsageError>(kind, ": .", option, " has to lie in [", low, ", ", high, "], not ", value);
 }
 
+inline void check_fraction(std::string_view kind, std::string_view option, double value) {
+  if (!(value >= 0 && value < 1)) raise<UsageError>(kind, ": .", option, " has to lie in [0, 1), not ", value);
+}
+
 }  // namespace detail
 }  // namespace tesla::inline TESLA_TARGET::optim

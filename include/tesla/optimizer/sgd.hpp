@@ -23,7 +23,7 @@ struct SGD : SGDOptions {
   /// Every option in its range, or a UsageError.
   void check() const {
     detail::check(kind, "learning_rate", learning_rate, 0, 1e6);
-    detail::check(kind, "momentum", momentum, 0, 1);
+    detail::check_fraction(kind, "momentum", momentum);
     detail::check(kind, "weight_decay", weight_decay, 0, 1e6);
     detail::check(kind, "clip_norm", clip_norm, 0, 1e300);
     if (nesterov && momentum == 0) raise<UsageError>("SGD: .nesterov needs a .momentum above 0");

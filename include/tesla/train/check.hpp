@@ -65,16 +65,29 @@ template <class T>
   return largest;
 }
 
+/// Targets of a cross-entropy: from 0 to 1.
+[[gnu::cold]] inline void check_probabilities(const ArrayView& y, std::string_view what) {
+  for (std::size_t s = 0; s < y.samples(); ++s)
+    for (std::size_t f = 0; f < y.features(); ++f)
+      if (const double value = y.value(s, f); !(value >= 0 && value <= 1))
+        raise<DataError>(what, ": sample ", s, ", output ", f, " is ", value,
+                         "; targets of a cross-entropy are probabilities, from 0 to 1");
+}
+
 /// Class labels as integers: whole numbers from 0 to classes - 1.
-[[gnu::cold]] inline std::vector<std::int32_t> checked_labels(const ArrayView& y, std::size_t classes) {
+[[gnu::cold]] inline std::vector<std::int32_t> checked_labels(const ArrayView& y, std::size_t classes,
+                                                              std::string_view what) {
+  if (classes < 2)
+    raise<ShapeError>(what, ": class labels need a model with an output for each class, this one has ", classes,
+                      "; for yes and no with one output use BinaryCrossEntropy");
   if (y.features() != 1)
-    raise<ShapeError>("y: a loss on class labels takes one label a sample, y has shape ", y.shape(),
+    raise<ShapeError>(what, ": a loss on class labels takes one label a sample, y has shape ", y.shape(),
                       "; for rows of targets use CategoricalCrossEntropy");
   std::vector<std::int32_t> labels(y.samples());
   for (std::size_t s = 0; s < labels.size(); ++s) {
     const double value = y.value(s);
     if (!(value >= 0 && value < static_cast<double>(classes)) || value != std::floor(value))
-      raise<DataError>("y: the label of sample ", s, " is ", value, "; labels are whole numbers from 0 to ",
+      raise<DataError>(what, ": the label of sample ", s, " is ", value, "; labels are whole numbers from 0 to ",
                        classes - 1, ", one for each output of the model");
     labels[s] = static_cast<std::int32_t>(value);
   }
@@ -87,7 +100,7 @@ template <class T>
     raise<DataError>(what, ": there are no samples in an array of shape ", x.shape());
   if (x.features() != features)
     raise<ShapeError>(what, ": the model expects ", features, " features a sample, an array of shape ", x.shape(),
-                      " gives ", x.features());
+                      " gives ", x.features(), "; for one sample of them use view(x, {1, ", features, "})");
 }
 
 }  // namespace tesla::inline TESLA_TARGET::train

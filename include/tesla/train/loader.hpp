@@ -15,9 +15,9 @@ namespace tesla::inline TESLA_TARGET::train {
 template <class T, class B>
 class Loader {
  public:
-  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network, loss::Targets targets,
-                       std::string_view what)
-      : samples_(samples), targets_(targets) {
+  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network,
+                       const model::LossNode<T, B>& loss, std::string_view what)
+      : samples_(samples), targets_(loss.targets()) {
     const std::size_t outputs = network.output_shape().elements();
     check_input(samples.x, network.input_shape().elements(), text(what, "x"));
     if (samples.y.samples() != samples.x.samples())
@@ -29,15 +29,16 @@ class Loader {
     largest_ = check_finite<T>(samples.x, text(what, "x"));
     check_finite<T>(samples.weight, text(what, "sample_weight"));
     check_weights(what);
-    if (targets == loss::Targets::values) {
+    if (targets_ == loss::Targets::values) {
       if (samples.y.features() != outputs)
         raise<ShapeError>(what, "y: the model gives ", outputs, " outputs a sample, targets of shape ",
                           samples.y.shape(), " have ", samples.y.features());
       check_finite<T>(samples.y, text(what, "y"));
+      if (loss.facts().probabilities) check_probabilities(samples.y, text(what, "y"));
     } else {
-      labels_ = checked_labels(samples.y, outputs);
+      labels_ = checked_labels(samples.y, outputs, text(what, "y"));
     }
-    if (targets == loss::Targets::one_hot) classes_ = outputs;
+    if (targets_ == loss::Targets::one_hot) classes_ = outputs;
   }
 
   std::size_t size() const { return samples_.x.samples(); }

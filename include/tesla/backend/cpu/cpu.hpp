@@ -25,10 +25,7 @@ class Cpu {
 
   template <class T>
   T* allocate(std::size_t n) {
-    const std::size_t bytes = round_up(checked_product(std::max<std::size_t>(n, 1), sizeof(T)), cache_line);
-    auto* p = static_cast<T*>(::operator new(bytes, std::align_val_t(cache_line)));
-    std::memset(static_cast<void*>(p), 0, bytes);
-    return p;
+    return static_cast<T*>(allocate_zeroed(round_up(checked_product(n, sizeof(T)), cache_line)));
   }
   template <class T>
   void deallocate(T* p) {
