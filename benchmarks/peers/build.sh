@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds the C++ workers whose library is installed, into the folder given (default: build-peers at the root of the
+# Builds the C++ workers whose library is installed, into the folder given (default: build/peers at the root of the
 # repository), and says which ones it had to leave out.
 #
 #   benchmarks/peers/build.sh [FOLDER]        CXX and CXXFLAGS are taken from the environment
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-folder=${1:-$here/../../build-peers}
+folder=${1:-$here/../../build/peers}
 compiler=${CXX:-g++}
 flags="-std=c++17 -O3 -march=native -fno-math-errno ${CXXFLAGS:-}"
 mkdir -p "$folder" || exit 1

@@ -273,7 +273,7 @@ def main():
         "--tesla", action="append", default=[], metavar="PATH", help="TESLA's worker; may be given again"
     )
     parser.add_argument(
-        "--build", default=str(HERE.parents[1] / "build-peers"), help="where build.sh put the C++ workers"
+        "--build", default=str(HERE.parents[1] / "build/peers"), help="where build.sh put the C++ workers"
     )
     parser.add_argument("--python", help="interpreter that has PyTorch and JAX (default: the one install.sh made)")
     parser.add_argument("--only", help="peers to use, comma-separated (default: all)")

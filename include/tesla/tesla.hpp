@@ -12,6 +12,8 @@
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
 #include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/network/tensor_train/algebra.hpp>
+#include <tesla/network/tensor_train/modes.hpp>
 #include <tesla/optimizer/adam.hpp>
 #include <tesla/optimizer/sgd.hpp>
 #include <tesla/sequential.hpp>
