@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -27,15 +28,15 @@ inline std::size_t checked_product(std::size_t a, std::size_t b) {
 }
 
 /// Memory aligned to cache lines, for ::operator delete of that alignment.
-inline void* allocate_zeroed(std::size_t bytes) {
-  constexpr std::size_t most = std::numeric_limits<std::size_t>::max() / 2;
+inline void* allocate_aligned(std::size_t bytes) {
+  constexpr std::size_t most = std::size_t{1} << 47;  // no process has more addresses
   void* const memory = bytes > most ? nullptr
                                     : ::operator new(round_up(std::max<std::size_t>(bytes, 1), cache_line),
                                                      std::align_val_t(cache_line), std::nothrow);
   if (memory == nullptr) raise<MemoryError>("there is no memory for ", bytes, " bytes");
-  std::memset(memory, 0, bytes);
   return memory;
 }
+inline void* allocate_zeroed(std::size_t bytes) { return std::memset(allocate_aligned(bytes), 0, bytes); }
 
 /// An owning array of trivial elements, aligned to a cache line, zeroed when it is made.
 template <class T>
@@ -72,6 +73,28 @@ class Buffer {
 
  private:
   T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Memory for numbers that are written before they are read: large arrays are not worth zeroing first.
+template <class T>
+class Scratch {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  Scratch() = default;
+  explicit Scratch(std::size_t size)
+      : data_(static_cast<T*>(allocate_aligned(checked_product(size, sizeof(T))))), size_(size) {}
+
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  T& operator[](std::size_t i) const { return data_.get()[i]; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t(cache_line)); }
+  };
+  std::unique_ptr<T, Free> data_;
   std::size_t size_ = 0;
 };
 

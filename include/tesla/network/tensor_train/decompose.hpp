@@ -45,7 +45,7 @@ Tensor<T> core_of(const Dense& basis, std::size_t before, std::size_t out, std::
 
 /// W[(o_1 .. o_d), (i_1 .. i_d)] as [(o_1, i_1)] .. [(o_d, i_d)].
 template <class T>
-std::vector<T> interleaved(const Tensor<T>& w, const Shape& out, const Shape& in) {
+Scratch<T> interleaved(const Tensor<T>& w, const Shape& out, const Shape& in) {
   const std::size_t d = out.rank(), columns = in.elements(), last_out = out[d - 1], last_in = in[d - 1];
   // Where the row and the column of the leading indices go.
   const auto places = [&](const Shape& modes, bool rows) {
@@ -61,7 +61,7 @@ std::vector<T> interleaved(const Tensor<T>& w, const Shape& out, const Shape& in
     return result;
   };
   const std::vector<std::size_t> row_places = places(out, true), column_places = places(in, false);
-  std::vector<T> result(w.size());
+  Scratch<T> result(w.size());
   parallel_for(row_places.size(), 0.5 * static_cast<double>(last_out * columns),
                [&](std::size_t begin, std::size_t end) {
                  for (std::size_t r = begin; r < end; ++r)
@@ -90,13 +90,16 @@ TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options)
                       " rows) and .in ", in, " (", in.elements(), " columns); factor_modes(size, ", d,
                       ") proposes modes");
   detail::check_tolerance("tt_svd", options.tolerance);
-  for (std::size_t i = 0; i < w.size(); ++i)
-    if (!is_finite(w[i]))
-      raise<DataError>("tt_svd: entry (", i / w.shape()[1], ", ", i % w.shape()[1], ") is ", w[i],
-                       "; entries have to be finite");
+  const double norm = std::sqrt(detail::gram(w.data(), 1, w.size())(0, 0));
+  if (!is_finite(norm)) {
+    for (std::size_t i = 0; i < w.size(); ++i)
+      if (!is_finite(w[i]))
+        raise<DataError>("tt_svd: entry (", i / w.shape()[1], ", ", i % w.shape()[1], ") is ", w[i],
+                         "; entries have to be finite");
+    raise<DataError>("tt_svd: the squares of the entries overflow; scale the matrix first");
+  }
 
-  std::vector<T> rest = detail::interleaved(w, out, in);
-  const double norm = std::sqrt(detail::dot(rest.data(), rest.data(), rest.size()));
+  Scratch<T> rest = detail::interleaved(w, out, in);
   const double error = detail::error_of_a_cut(options.tolerance, norm, d);
   std::vector<Tensor<T>> cores;
   std::size_t rank = 1;
@@ -107,7 +110,9 @@ TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options)
     rank = cut.basis.rows;
     rest = std::move(cut.rest);
   }
-  cores.emplace_back(Shape{rank, out[d - 1], in[d - 1], 1}, rest);
+  Tensor<T> last({rank, out[d - 1], in[d - 1], 1});
+  std::copy_n(rest.data(), rest.size(), last.data());
+  cores.push_back(std::move(last));
   return TensorTrainMatrix<T>(std::move(cores));
 }
 

@@ -182,17 +182,22 @@ inline Spectrum spectrum_of(Dense a) {
 /// A A', A having `rows` rows of n values; summed in a fixed order.
 template <class T>
 Dense gram(const T* a, std::size_t rows, std::size_t n) {
-  constexpr std::size_t most_pieces = 16, least = std::size_t{1} << 14, run = 2048;
+  constexpr std::size_t most_pieces = 16, least = std::size_t{1} << 14, run = 256;
   const std::size_t pieces = std::clamp<std::size_t>(n / least, 1, most_pieces);
   std::vector<Dense> parts(pieces);
-  parallel_for(pieces, 0.1 * static_cast<double>(rows * rows * n / pieces), [&](std::size_t begin, std::size_t end) {
+  const double products = static_cast<double>(rows) * static_cast<double>(rows + 1) / 2 * static_cast<double>(n);
+  parallel_for(pieces, 0.1 * products / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
+    Dense block(rows, run);  // of A, in double
     for (std::size_t piece = begin; piece < end; ++piece) {
       Dense& part = parts[piece] = Dense(rows, rows);
       const std::size_t last = n * (piece + 1) / pieces;
-      for (std::size_t at = n * piece / pieces; at < last; at += run)
+      for (std::size_t at = n * piece / pieces; at < last; at += run) {
+        const std::size_t count = std::min(run, last - at);
         for (std::size_t i = 0; i < rows; ++i)
-          for (std::size_t j = 0; j <= i; ++j)
-            part(i, j) += dot(a + i * n + at, a + j * n + at, std::min(run, last - at));
+          for (std::size_t k = 0; k < count; ++k) block(i, k) = static_cast<double>(a[i * n + at + k]);
+        for (std::size_t i = 0; i < rows; ++i)
+          for (std::size_t j = 0; j <= i; ++j) part(i, j) += dot(block.row(i), block.row(j), count);
+      }
     }
   });
   Dense sum(rows, rows);

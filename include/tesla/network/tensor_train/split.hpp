@@ -14,22 +14,24 @@ namespace tesla::inline TESLA_TARGET::network::detail {
 
 template <class T>
 struct Split {
-  Dense basis;          // the columns of Q, as rows
-  std::vector<T> rest;  // B, row-major, basis.rows x the columns of A
+  Dense basis;      // the columns of Q, as rows
+  Scratch<T> rest;  // B, row-major, basis.rows x the columns of A
 };
 
 /// B = Q' A, for vectors in the rows of `basis`.
 template <class T>
-std::vector<T> project(const Dense& basis, const T* a, std::size_t n) {
+Scratch<T> project(const Dense& basis, const T* a, std::size_t n) {
   constexpr std::size_t run = 2048;
-  std::vector<T> result(basis.rows * n);
+  Scratch<T> result(basis.rows * n);
   parallel_for((n + run - 1) / run, 0.2 * static_cast<double>(basis.values.size() * run),
                [&](std::size_t begin, std::size_t end) {
                  for (std::size_t at = begin * run; at < std::min(end * run, n); at += run)
-                   for (std::size_t r = 0; r < basis.rows; ++r)
+                   for (std::size_t r = 0; r < basis.rows; ++r) {
+                     T* const to = result.data() + r * n + at;
+                     std::fill_n(to, std::min(run, n - at), T(0));
                      for (std::size_t i = 0; i < basis.columns; ++i)
-                       add_multiple(result.data() + r * n + at, a + i * n + at, static_cast<T>(basis(r, i)),
-                                    std::min(run, n - at));
+                       add_multiple(to, a + i * n + at, static_cast<T>(basis(r, i)), std::min(run, n - at));
+                   }
                });
   return result;
 }
@@ -92,10 +94,17 @@ Split<T> split(T* a, std::size_t rows, std::size_t n, std::size_t max_rank, doub
     const OrthogonalFactors factors = factor_qr(all.transposed());
     Dense fresh(take, rows);
     std::copy(factors.q.row(result.basis.rows), factors.q.row(result.basis.rows) + take * rows, fresh.values.begin());
-    const std::vector<T> projected = project(fresh, a, n);
+    Scratch<T> projected = project(fresh, a, n);
     result.basis.values.insert(result.basis.values.end(), fresh.values.begin(), fresh.values.end());
     result.basis.rows += take;
-    result.rest.insert(result.rest.end(), projected.begin(), projected.end());
+    if (known == wanted && result.rest.size() == 0) {
+      result.rest = std::move(projected);
+      return result;
+    }
+    Scratch<T> both(result.rest.size() + projected.size());
+    std::copy_n(result.rest.data(), result.rest.size(), both.data());
+    std::copy_n(projected.data(), projected.size(), both.data() + result.rest.size());
+    result.rest = std::move(both);
     if (known == wanted || result.basis.rows == most) return result;
     for (std::size_t r = 0; r < take; ++r)
       for (std::size_t i = 0; i < rows; ++i)
@@ -104,7 +113,8 @@ Split<T> split(T* a, std::size_t rows, std::size_t n, std::size_t max_rank, doub
   if (result.basis.rows == 0) {  // A is zero, as far as anybody asks
     result.basis = Dense(1, rows);
     result.basis(0, 0) = 1;
-    result.rest.assign(a, a + n);
+    result.rest = Scratch<T>(n);
+    std::copy_n(a, n, result.rest.data());
   }
   return result;
 }
