@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/core/math.hpp>
+#include <tesla/core/memory.hpp>
 #include <tesla/network/tensor_train/matrix.hpp>
 #include <tesla/network/tensor_train/split.hpp>
 

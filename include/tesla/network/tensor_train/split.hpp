@@ -2,6 +2,7 @@
 // allows.
 #pragma once
 
+#include <tesla/core/memory.hpp>
 #include <tesla/network/tensor_train/linear_algebra.hpp>
 
 #include <algorithm>
