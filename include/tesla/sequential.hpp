@@ -144,6 +144,12 @@ class BasicSequential {
     }
     raise<UsageError>("parameter: there is no \"", name, "\", only ", known);
   }
+  /// A layer by its name, with the values that its parameters have now.
+  template <layer::Layer L>
+  L layer(std::string_view name) {
+    need_built("layer");
+    return net().template layer<L>(name);
+  }
   /// The number of learned values.
   std::size_t count_parameters() {
     need_built("count_parameters");
@@ -155,6 +161,11 @@ class BasicSequential {
     checked_batch(batch_size, "summary");
     if (!net().built() && net().wanted_input().rank() != 0) build(net().wanted_input());
     return train::machine_line() + "\n" + model::summary(net(), training_, batch_size);
+  }
+  /// How layers that have a choice compute a batch, and what else was considered. 0: the batch size of the last fit.
+  std::string plan(std::size_t batch_size = 0) {
+    need_built("plan");
+    return model::plan(net(), checked_batch(batch_size != 0 ? batch_size : training_.batch_size, "plan"));
   }
   void summary(std::size_t batch_size = 32) { std::fputs(summary_text(batch_size).c_str(), stdout); }
   /// Bytes that training takes at a batch size: parameters, gradients, optimizer state, activations and scratch.
@@ -247,18 +258,9 @@ class BasicSequential {
     return size;
   }
 
-  /// Which step an error happened in.
-  struct StepName {
-    std::string_view who;
-    std::size_t epoch = 0, batch = 0;
-    std::string to_string() const {
-      return epoch == 0 ? text(who, ": ") : text(who, ": epoch ", epoch, ", batch ", batch, ": ");
-    }
-  };
-
   double step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count, Scorer* scorer,
-              const StepName& name);
-  void update(model::Workspace<T>& w, const StepName& name);
+              const train::StepName& name);
+  void update(model::Workspace<T>& w, const train::StepName& name);
   void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
 
   /// Of the samples' values, not of lanes without a sample.
@@ -279,7 +281,7 @@ class BasicSequential {
 
 template <class T, class B>
 double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count,
-                                   Scorer* scorer, const StepName& name) {
+                                   Scorer* scorer, const train::StepName& name) {
   const FlushSubnormals flush;
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
@@ -298,7 +300,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
 }
 
 template <class T, class B>
-void BasicSequential<T, B>::update(model::Workspace<T>& w, const StepName& name) {
+void BasicSequential<T, B>::update(model::Workspace<T>& w, const train::StepName& name) {
   B& backend = net().backend();
   auto& store = net().store();
   const auto slots = net().gradient_slots();
@@ -359,6 +361,7 @@ template <class T, class B>
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
   BuiltFor built = build_for(samples.x);
   need_slots();
+  training_.batch_size = batch_size;
   Loader loader(samples, net(), *training_.loss, "fit: ");
   std::optional<Loader> validation;
   if (options.validation.given()) validation.emplace(options.validation, net(), *training_.loss, "fit: validation ");

@@ -39,6 +39,11 @@ TensorTrainMatrix<T> random_train(const Shape& out, const Shape& in, std::size_t
 }
 
 template <class T>
+Tensor<T> flat(const Tensor<T>& t) {
+  return t.reshaped({1, t.size()});
+}
+
+template <class T>
 double relative_difference(const Tensor<T>& a, const Tensor<T>& b) {
   return (eigen(a) - eigen(b)).norm() / std::max(eigen(a).norm(), 1e-300);
 }
@@ -76,7 +81,13 @@ const std::vector<Modes> all_modes = {{{5}, {7}},
                                       {{2, 2, 3, 2}, {3, 2, 2, 2}},
                                       {{1, 1, 1}, {2, 3, 2}},
                                       {{8, 9}, {2, 2}},
-                                      {{2, 2}, {9, 8}}};
+                                      {{2, 2}, {9, 8}},
+                                      {{1, 3, 1}, {1, 2, 1}},
+                                      {{3, 1, 5}, {1, 4, 1}},
+                                      {{9, 2, 11}, {5, 2, 1}},
+                                      {{2, 3, 2, 2, 3}, {3, 1, 2, 2, 1}},
+                                      {{2, 3, 2, 3}, {1, 1, 1, 1}},
+                                      {{13, 11}, {10, 12}}};  // more rows than are multiplied at once
 
 }  // namespace
 
@@ -213,6 +224,53 @@ TEMPLATE_TEST_CASE("tensor-train algebra: as the matrices", "[network][tensor_tr
   CHECK((eigen(a.apply(x)) - eigen(x) * da.transpose()).norm() <= rounding<T> * da.norm() * eigen(x).norm());
   CHECK(round(add(a, a), {.tolerance = 1e-5}).ranks() ==
         tt_svd(a.to_dense(), {.in = in, .out = out, .tolerance = 1e-5}).ranks());
+}
+
+// So large that the sums are first tried in float. Ranks of 3 below noise: with little of it, float sums don't do.
+TEST_CASE("tt_svd: large matrices in float as in double, and the same bits from any number of threads",
+          "[network][tensor_train]") {
+  const Shape out{4, 4, 8, 4, 4}, in{2, 8, 8, 8, 2};
+  const auto exact = random_train<double>(out, in, 3, 71).to_dense();
+  const auto noise = normal<double>(exact.shape(), 81);
+  const double size = eigen(exact).norm() / eigen(noise).norm();
+  for (const double amount : {1.0, 1e-3}) {
+    Tensor<double> w = exact;
+    Tensor<float> single(w.shape());
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      single[i] = static_cast<float>(w[i] + amount * size * noise[i]);
+      w[i] = static_cast<double>(single[i]);
+    }
+    for (const auto& options : {DecomposeOptions{.in = in, .out = out, .max_rank = 3},
+                                DecomposeOptions{.in = in, .out = out, .max_rank = 16, .tolerance = 0.3}}) {
+      INFO("noise " << amount << " at most rank " << options.max_rank);
+      const auto expected = tt_svd(w, options);
+      const auto found = tt_svd(single, options);
+      CHECK(found.ranks() == expected.ranks());
+      CHECK(relative_difference(single, found.to_dense()) <=
+            relative_difference(w, expected.to_dense()) + rounding<float>);
+      for (const int count : {1, 2, 3}) {
+        set_threads(count);
+        const auto again = tt_svd(single, options);
+        for (std::size_t k = 0; k < again.size(); ++k) CHECK(eigen(flat(again.core(k))) == eigen(flat(found.core(k))));
+      }
+      set_threads(0);
+    }
+  }
+}
+
+TEST_CASE("tt_svd: large matrices of huge and of tiny numbers, and with one that is none", "[network][tensor_train]") {
+  const Shape out{4, 4, 8, 4, 4}, in{2, 8, 8, 8, 2};
+  const auto w = normal<float>({out.elements(), in.elements()}, 91);
+  const double error = relative_difference(w, tt_svd(w, {.in = in, .out = out, .max_rank = 4}).to_dense());
+  for (const float scale : {1e-25f, 1e18f}) {
+    Tensor<float> scaled = w;
+    for (float& v : scaled) v *= scale;
+    const auto tt = tt_svd(scaled, {.in = in, .out = out, .max_rank = 4});
+    CHECK(relative_difference(scaled, tt.to_dense()) == Approx(error).epsilon(1e-5));
+  }
+  Tensor<float> broken = w;
+  broken(1234, 567) = std::numeric_limits<float>::infinity();
+  CHECK_THROWS_WITH(tt_svd(broken, {.in = in, .out = out, .max_rank = 4}), Catch::Contains("entry (1234, 567)"));
 }
 
 TEMPLATE_TEST_CASE("tt_svd and round: zero and rank-deficient matrices", "[network][tensor_train]", float, double) {

@@ -5,7 +5,8 @@
 // layers, losses, optimizers, is written on these, so a port that has them runs every model. Whole-layer kernels may be
 // added as further members, found with `requires`, where composing primitives is not fast enough.
 //
-//   memory     allocate, deallocate, write (host to backend), read (backend to host), fill
+//   memory     allocate, deallocate, write (host to backend), read (backend to host), fill;
+//              host_memory: whether the host can use its pointers
 //   layout     lanes: samples in a panel; gather: samples of any array to panels; scatter: panels to rows;
 //              transpose: panels to one row a sample
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
@@ -90,6 +91,7 @@ concept Backend = std::movable<B> &&
              const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
+  { B::host_memory } -> std::convertible_to<bool>;
   { B::template lanes<T>(n) } -> std::same_as<std::size_t>;
   { b.template allocate<T>(n) } -> std::same_as<T*>;        // n elements, all zero
   b.deallocate(p);

@@ -20,6 +20,11 @@ constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+/// Elements of memory that a computation takes: from its forward to its backward pass, and within either.
+struct MemoryNeed {
+  std::size_t kept = 0, scratch = 0;
+};
+
 /// Multiplies sizes that may come from outside; an overflow is an error and not a small number.
 inline std::size_t checked_product(std::size_t a, std::size_t b) {
   std::size_t result = 0;

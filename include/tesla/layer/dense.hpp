@@ -29,8 +29,12 @@ struct Dense : DenseOptions {
     if (in.rank() != 1 || in[0] == 0)
       raise<ShapeError>("expects one extent of features, its input has shape ", in, "; put a Flatten layer before it");
     activation.check();
-    setup.parameter("weight", {units, in[0]}, initializer);
-    if (use_bias) setup.parameter("bias", {units}, bias_initializer);
+    if (initial && !(initial->at(0).shape() == Shape{units, in[0]}))
+      raise<ShapeError>("was made with weights of shape ", initial->at(0).shape(), ", but needs ", Shape{units, in[0]});
+    setup.parameter("weight", {units, in[0]}, initializer, {units, in[0]}, initial ? &initial->at(0) : nullptr);
+    if (use_bias)
+      setup.parameter("bias", {units}, bias_initializer, {units},
+                      initial && initial->size() > 1 ? &initial->at(1) : nullptr);
     if (!activation.from_output()) setup.keep(units);
     setup.sum_products();
     return {units};
@@ -80,6 +84,8 @@ struct Dense : DenseOptions {
     field("initializer", initializer);
     field("bias_initializer", bias_initializer);
   }
+
+  std::shared_ptr<const Values> initial = {};  // weights, and the bias where there is one, instead of initialisers
 
  private:
   /// A product of weights with activations: one item a panel, the samples as columns.

@@ -21,6 +21,12 @@ struct Initializer {
   double parameter =
       1;  // the constant, the limit of `uniform`, the standard deviation of `normal`, or orthogonal's gain
 
+  /// Refuses a number that no distribution has.
+  void check() const;
+  bool is_uniform() const { return kind == Kind::glorot_uniform || kind == Kind::he_uniform || kind == Kind::uniform; }
+  /// The standard deviation of what values() gives a matrix {outputs, inputs}; 0 for a constant.
+  double deviation(const Shape& shape) const;
+
   /// Values for a parameter of `shape` whose first extent counts outputs; the numbers depend on seed and stream alone.
   Tensor<double> values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const;
 };
@@ -63,12 +69,37 @@ namespace detail {
 
 }  // namespace detail
 
-[[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed,
-                                                        std::uint64_t stream) const {
+[[gnu::cold]] inline double Initializer::deviation(const Shape& shape) const {
+  const double fan_out = static_cast<double>(shape[0]), fan_in = static_cast<double>(shape.elements()) / fan_out;
+  switch (kind) {
+    case Kind::glorot_uniform:
+    case Kind::glorot_normal:
+      return std::sqrt(2 / (fan_in + fan_out));
+    case Kind::he_uniform:
+    case Kind::he_normal:
+      return std::sqrt(2 / fan_in);
+    case Kind::uniform:
+      return parameter / std::sqrt(3.0);
+    case Kind::normal:
+      return parameter;
+    case Kind::orthogonal:
+      return std::fabs(parameter) / std::sqrt(std::max(fan_in, fan_out));
+    case Kind::constant:
+      break;
+  }
+  return 0;
+}
+
+[[gnu::cold]] inline void Initializer::check() const {
   const bool spread = kind == Kind::uniform || kind == Kind::normal;
   if (!(std::fabs(parameter) <= static_cast<double>(std::numeric_limits<float>::max())) || (spread && parameter < 0))
     raise<UsageError>("an initializer's number has to be finite as a float", spread ? " and 0 or more" : "", ", not ",
                       parameter);
+}
+
+[[gnu::cold]] inline Tensor<double> Initializer::values(const Shape& shape, std::uint64_t seed,
+                                                        std::uint64_t stream) const {
+  check();
   Tensor<double> result(shape);
   const std::size_t size = result.size();
   if (size == 0) return result;

@@ -6,15 +6,20 @@
 
 #include <tesla/backend/backend.hpp>
 #include <tesla/layer/initializer.hpp>
+#include <tesla/tensor/tensor.hpp>
 
 #include <algorithm>
 #include <concepts>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::layer {
+
+/// What the parameters of a layer begin with, in the order in which setup() asks for them.
+using Values = std::vector<Tensor<double>>;
 
 /// What a layer asks for before it runs.
 class Setup {
@@ -23,11 +28,18 @@ class Setup {
     std::string name;
     Shape shape;  // {outputs, inputs} or {features}
     init::Initializer initializer;
+    Shape initialized_as;                    // the matrix that the initialiser sees, of as many elements
+    const Tensor<double>* values = nullptr;  // instead of the initialiser
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.
   void parameter(std::string name, const Shape& shape, const init::Initializer& initializer) {
-    parameters_.push_back({std::move(name), shape, initializer});
+    parameters_.push_back({std::move(name), shape, initializer, shape, nullptr});
+  }
+  /// The same, for a parameter that the initialiser sees as a matrix, or that begins with values of its own.
+  void parameter(std::string name, const Shape& shape, const init::Initializer& initializer, const Shape& matrix,
+                 const Tensor<double>* values = nullptr) {
+    parameters_.push_back({std::move(name), shape, initializer, matrix, values});
   }
   /// Room for so many features of every sample, kept from the forward to the backward pass.
   void keep(std::size_t features) { kept_.push_back(features); }
@@ -57,6 +69,7 @@ struct Pass {
   const Shape& in;  // of one sample
   std::span<Slot> slots;
   std::span<Panels<T>> kept;
+  std::span<T> kept_memory, scratch;  // what the layer's memory() asked for
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.
@@ -84,6 +97,8 @@ struct Pass {
 /// setup(input shape of one sample, what is needed) returns the output's shape.
 /// forward(pass, x, y) fills y. backward(pass, x, y, dy, dx) fills the gradients and, unless it is null, dx; it may
 /// overwrite dy.
+/// A layer that needs more memory than Setup can tell says how much, in elements, for one batch:
+/// memory<T, B>(batch, training) returns a MemoryNeed.
 template <class L>
 concept Layer = std::copyable<L> && requires(L layer, const Shape& in, Setup& setup) {
   { L::kind } -> std::convertible_to<std::string_view>;

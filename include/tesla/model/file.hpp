@@ -5,6 +5,7 @@
 #include <tesla/io/safetensors.hpp>
 #include <tesla/layer/dense.hpp>
 #include <tesla/layer/input.hpp>
+#include <tesla/layer/tensor_train.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
@@ -132,6 +133,7 @@ template <class T, class B>
   consider(std::type_identity<layer::Input>());
   consider(std::type_identity<layer::Flatten>());
   consider(std::type_identity<layer::Dense>());
+  consider(std::type_identity<layer::TensorTrain>());
   consider(std::type_identity<layer::Activation>());
   if (!known)
     raise<UsageError>("a layer of kind \"", kind,

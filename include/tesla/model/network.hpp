@@ -170,6 +170,31 @@ class Network {
     return p;
   }
 
+  /// A layer by its name; where it can begin with values, with those that its parameters have now.
+  template <class L>
+  [[gnu::cold]] L layer(std::string_view name) const {
+    std::string known;
+    for (const Entry& e : entries_) {
+      known += (known.empty() ? "" : ", ") + e.name;
+      if (e.name != name) continue;
+      const auto* node = dynamic_cast<const LayerNodeOf<L, T, B>*>(e.node.get());
+      if (node == nullptr) raise<UsageError>("layer: \"", name, "\" is of kind ", e.node->kind(), ", not ", L::kind);
+      L result = node->layer();
+      if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); }) {
+        layer::Values values;
+        for (std::size_t p = 0; p < e.parameters; ++p) {
+          const ParameterPlace& place = store_.places()[e.first_parameter + p];
+          const Tensor<T> now = store_.read(store_.values(), place);
+          values.emplace_back(place.shape);
+          std::copy(now.begin(), now.end(), values.back().begin());
+        }
+        result.initial = std::make_shared<const layer::Values>(std::move(values));
+      }
+      return result;
+    }
+    raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
@@ -232,8 +257,10 @@ class Network {
     const ParameterPlace& place = store.places()[index];
     if (const ParameterPlace* old = store_.find(place))
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
+    else if (parameter.values != nullptr)
+      store.write(store.values(), place, parameter.values->data());
     else
-      store.write(store.values(), place, parameter.initializer.values(place.shape, seed_, index).data());
+      store.write(store.values(), place, parameter.initializer.values(parameter.initialized_as, seed_, index).data());
   }
 
   /// The optimizer's state of the parameters that were there before.
@@ -251,7 +278,9 @@ class Network {
     bool fresh = true;  // whether the input of this layer is still the model's
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
-      n.layers.push_back({e.out.elements(), e.node->passthrough(), e.sums_products, e.kept});
+      n.layers.push_back(
+          {e.out.elements(), e.node->passthrough(), e.sums_products, e.kept,
+           [node = e.node.get()](std::size_t batch, bool training) { return node->memory(batch, training); }});
       if (fresh && e.sums_products) n.gathered_rows = true;
       for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
         n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
@@ -285,7 +314,8 @@ class Network {
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    return {*backend_, w.training(), e.in, std::span(slots_).subspan(e.first_parameter, e.parameters), w.kept(i)};
+    return {*backend_, w.training(),     e.in,       std::span(slots_).subspan(e.first_parameter, e.parameters),
+            w.kept(i), w.kept_memory(i), w.scratch()};
   }
 
   std::unique_ptr<B> backend_;

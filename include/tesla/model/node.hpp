@@ -44,6 +44,11 @@ class LayerNode {
   bool passthrough() const { return facts_.passthrough; }
 
   virtual Shape setup(const Shape& in, layer::Setup& setup) = 0;
+  virtual MemoryNeed memory(std::size_t batch, bool training) const = 0;
+  /// How the layer computes a batch, for people; empty where there is nothing to choose.
+  virtual std::string plan(std::size_t batch, bool training) const = 0;
+  /// What the remark in summaries says, once the layer's options are known to be right.
+  virtual std::string note() const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
   virtual void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const = 0;
 
@@ -57,6 +62,22 @@ class LayerNodeOf final : public LayerNode<T, B> {
   explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)) {}
 
   Shape setup(const Shape& in, layer::Setup& setup) override { return layer_.setup(in, setup); }
+  MemoryNeed memory(std::size_t batch, bool training) const override {
+    if constexpr (requires { layer_.template memory<T, B>(batch, training); })
+      return layer_.template memory<T, B>(batch, training);
+    return {};
+  }
+  [[gnu::cold]] std::string plan(std::size_t batch, bool training) const override {
+    if constexpr (requires { layer_.template plan<T, B>(batch, training); })
+      return plan_text(layer_.template plan<T, B>(batch, training), memory(batch, training));
+    return {};
+  }
+  [[gnu::cold]] std::string note() const override {
+    if constexpr (requires { layer_.note(); }) return layer_.note();
+    return {};
+  }
+  const L& layer() const { return layer_; }
+
   void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const override {
     if constexpr (!layer::Passthrough<L>) layer_.forward(pass, x, y);
   }

@@ -32,6 +32,18 @@ MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& tra
           network.workspace_size(batch_size, true, target) * sizeof(T)};
 }
 
+/// How the layers that have a choice compute a batch.
+template <class T, class B>
+[[gnu::cold]] std::string plan(const Network<T, B>& network, std::size_t batch_size) {
+  std::string result;
+  for (std::size_t i = 0; i < network.entries().size(); ++i)
+    for (const bool training : {true, false}) {
+      const std::string own = network.entries()[i].node->plan(batch_size, training);
+      if (!own.empty()) result += (training ? network.describe(i) + "\n" : "") + own;
+    }
+  return result.empty() ? "no layer of this model has a choice\n" : result;
+}
+
 /// "3.21 MB"
 [[gnu::cold]] inline std::string bytes_text(std::size_t bytes) {
   char buffer[32];
@@ -67,6 +79,10 @@ template <class T, class B>
       const std::string padding(widths[c] - row[c].size(), ' ');
       result += c == 3 ? padding + row[c] : row[c] + padding + "  ";
     }
+    const std::size_t number = static_cast<std::size_t>(&row - rows.data());
+    if (const std::string note = network.built() && number > 0 ? network.entries()[number - 1].node->note() : "";
+        !note.empty())
+      result += "  " + note;
     result += '\n';
   }
   if (!network.built()) return result + "shapes are known after build(shape) or the first fit\n";

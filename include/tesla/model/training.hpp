@@ -14,6 +14,7 @@ struct Training {
   std::unique_ptr<OptimizerNode<T, B>> optimizer;
   std::vector<AnyMetric<T>> metrics;
   std::size_t step = 0, epochs = 0;  // made so far, over all calls of fit
+  std::size_t batch_size = 32;       // of the last fit
   std::vector<T*> slot_pointers;     // scratch of an update
 
   template <class O>

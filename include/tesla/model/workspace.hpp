@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct WorkspaceNeeds {
     std::size_t out;
     bool passthrough, sums_products;
     std::vector<std::size_t> kept;
+    std::function<MemoryNeed(std::size_t batch, bool training)> memory;  // beside all that
   };
   std::vector<Layer> layers;
   std::size_t input = 0, target = 0, rows = 0;
@@ -32,7 +34,8 @@ class Workspace {
       : needs_(std::move(needs)),
         outputs_(needs_.layers.size()),
         gradients_(needs_.layers.size()),
-        kept_(needs_.layers.size()) {
+        kept_(needs_.layers.size()),
+        kept_memory_(needs_.layers.size()) {
     for (std::size_t i = 0; i < kept_.size(); ++i) kept_[i].resize(needs_.layers[i].kept.size());
   }
 
@@ -84,6 +87,13 @@ class Workspace {
         outputs_[i] = {turns[turn++ % 2], layer.out, batch, lanes};
       }
     }
+    std::size_t scratch = 0;
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      const MemoryNeed need = needs_.layers[i].memory(batch, training);
+      kept_memory_[i] = {take(need.kept), need.kept};
+      scratch = std::max(scratch, need.scratch);
+    }
+    scratch_ = {take(scratch), scratch};
     lanes_ = lanes;
     return used;
   }
@@ -103,6 +113,8 @@ class Workspace {
   Panels<T> output(std::size_t layer) const { return outputs_[layer]; }
   Panels<const T> input_of(std::size_t layer) const { return layer == 0 ? input_ : outputs_[layer - 1]; }
   std::span<Panels<T>> kept(std::size_t layer) { return kept_[layer]; }
+  std::span<T> kept_memory(std::size_t layer) const { return kept_memory_[layer]; }
+  std::span<T> scratch() const { return scratch_; }
   /// Of the loss by the output of a layer; there is none before the first layer that is more than another shape.
   Panels<T> gradient(std::size_t layer) const { return gradients_[layer]; }
 
@@ -116,6 +128,8 @@ class Workspace {
   backend::Matrix<T> gathered_rows_, scratch_rows_;
   std::vector<Panels<T>> outputs_, gradients_;
   std::vector<std::vector<Panels<T>>> kept_;
+  std::vector<std::span<T>> kept_memory_;
+  std::span<T> scratch_;
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

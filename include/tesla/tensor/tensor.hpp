@@ -5,6 +5,7 @@
 #include <tesla/tensor/shape.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -81,6 +82,18 @@ std::vector<std::size_t> argmax(const Tensor<T>& values) {
     result[r] = static_cast<std::size_t>(std::max_element(row, row + columns) - row);
   }
   return result;
+}
+
+/// |a - b| / |a| in the Frobenius norm.
+template <class T>
+double relative_error(const Tensor<T>& a, const Tensor<T>& b) {
+  if (!(a.shape() == b.shape())) raise<ShapeError>("relative_error: shapes ", a.shape(), " and ", b.shape(), " differ");
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double x = static_cast<double>(a[i]), y = static_cast<double>(b[i]);
+    difference += (x - y) * (x - y), size += x * x;
+  }
+  return difference == 0 ? 0 : std::sqrt(difference / size);
 }
 
 namespace random {

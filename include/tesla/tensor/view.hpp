@@ -157,7 +157,7 @@ class ArrayView {
 template <std::floating_point T>
 [[gnu::cold, gnu::noinline]] void ArrayView::read(std::size_t sample, std::size_t first, std::size_t count,
                                                   T* to) const {
-  visit([&](const auto* data) {
+  visit([&](const auto* data) __attribute__((cold)) {
     const auto* row = data + static_cast<std::ptrdiff_t>(sample) * stride(0);
     if (shape_.rank() <= 2) {
       const std::ptrdiff_t step = shape_.rank() == 2 ? stride(1) : 1;

@@ -18,6 +18,15 @@
 
 namespace tesla::inline TESLA_TARGET::train {
 
+/// Which step an error happened in.
+struct StepName {
+  std::string_view who;
+  std::size_t epoch = 0, batch = 0;
+  std::string to_string() const {
+    return epoch == 0 ? text(who, ": ") : text(who, ": epoch ", epoch, ", batch ", batch, ": ");
+  }
+};
+
 namespace detail {
 
 /// The largest magnitude in an array; NaN and infinity are above all finite values, as their bits are.

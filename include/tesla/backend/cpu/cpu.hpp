@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
 #include <tesla/backend/cpu/layout.hpp>
 #include <tesla/backend/cpu/loss.hpp>
@@ -15,12 +16,34 @@ namespace tesla::inline TESLA_TARGET::backend {
 class Cpu {
  public:
   static constexpr const char* name = "cpu";
+  static constexpr bool host_memory = true;
 
   /// Four cache lines of samples; small batches take what they need, in whole vectors; one sample is a plain vector.
   template <class T>
   static std::size_t lanes(std::size_t batch) {
     if (batch <= 1) return 1;
     return std::min(round_up(batch, cpu::width<T>), 4 * cache_line / sizeof(T));
+  }
+
+  /// The kernels of contractions.
+  template <class T>
+  using DepthFirst = cpu::DepthFirst<T>;
+  template <class T, class F>
+  static InPlace<T> in_place(const F& f) {
+    return {[](const void* function, T* values, std::size_t n) {
+              const cpu::Operand<T> in{values};
+              cpu::map_kernel<T, F, 1>(function, values, &in, n);
+            },
+            &f};
+  }
+  template <class T>
+  static Throughput throughput() {
+    Throughput t;
+    t.width = cpu::width<T>, t.vectors = cpu::max_vectors;
+    for (std::size_t v = 1; v < t.rows.size(); ++v) t.rows[v] = cpu::max_rows(cpu::tile_vectors(v));
+    t.multiply_adds = cpu::max_vectors == 4 ? 1.4 : 2;  // some processors do 512 bits in two halves
+    t.tile = 30;
+    return t;
   }
 
   template <class T>

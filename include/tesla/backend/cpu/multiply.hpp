@@ -91,6 +91,20 @@ struct ColumnBlocks {
   std::size_t size() const { return (count - 1) * per_item() + in_last(); }
 };
 
+/// As many tiles as it takes for so many rows; mostly one.
+template <class T>
+[[gnu::always_inline]] inline void tiles_of_rows(const TileArguments<T>& t, std::size_t rows, std::size_t vectors) {
+  if (const TileFunction<T> whole = tile_function<T>(rows, vectors)) return whole(t);
+  TileArguments<T> part = t;
+  while (rows > 0) {
+    const std::size_t height = next_height<T>(rows, vectors);
+    const auto down = static_cast<std::ptrdiff_t>(height);
+    tile_function<T>(height, vectors)(part);
+    part.a += down * t.a_row, part.c += down * t.c_row, part.row += height, rows -= height;
+    if (part.bias != nullptr) part.bias += height;
+  }
+}
+
 template <class T>
 void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
   constexpr std::size_t w = width<T>;
@@ -104,7 +118,7 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
       stores && p.segments == 1 ? std::max<std::size_t>((p.depth + depth_block - 1) / depth_block, 1) : 1;
 
   // Rows are cut evenly, not into full tiles and a thin rest.
-  const std::size_t tallest = max_rows(blocks.width / w);
+  const std::size_t tallest = std::min(max_rows(blocks.width / w), max_rows(1));  // narrower blocks come last
   const std::size_t row_tiles = (p.rows + tallest - 1) / tallest;
   const auto row_begin = [&](std::size_t i) { return p.rows * i / row_tiles; };
 
@@ -145,7 +159,7 @@ void multiply_tiles(const Product<T>& p, const Epilogue<T>& epilogue) {
           t.row = r0, t.column = column;
           while (vectors > 0) {
             const std::size_t now = tile_vectors(vectors);
-            tile_function<T>(r1 - r0, now)(t);
+            tiles_of_rows(t, r1 - r0, now);
             t.b += now * w, t.column += now * w, vectors -= now;
             if (stores) t.c += now * w;
           }

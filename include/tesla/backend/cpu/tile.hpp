@@ -53,6 +53,9 @@ struct TileArguments {
   bool accumulate;
   const Epilogue<T>* epilogue;  // null: none
   std::size_t row, column;      // of the result, where the tile begins
+  // The rows of c come in groups: after `left` rows, and then after every `group`, the next lies c_skip further on.
+  std::size_t left = ~std::size_t{0}, group = 0;
+  std::ptrdiff_t c_skip = 0;
 };
 
 namespace detail {
@@ -70,8 +73,12 @@ template <class T>
 template <class T, std::size_t Rows, std::size_t Vectors>
 [[gnu::noinline]] void tile(const TileArguments<T>& t) {
   constexpr std::size_t w = width<T>;
-  T* const c = t.c;
-  const std::ptrdiff_t c_row = t.c_row;
+  T* c[Rows];
+  unroll<Rows>([&, at = t.c, left = t.left](auto r) mutable {
+    c[r] = at;
+    at += t.c_row;
+    if (--left == 0) at += t.c_skip, left = t.group;
+  });
   // What the end of the tile changes is asked for at its beginning; a parameter and its optimizer state, many lines
   // that come from far away, row by row between the steps of the sum.
   const bool updates = t.epilogue != nullptr && t.epilogue->update != nullptr;
@@ -81,7 +88,7 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     detail::prefetch(e.value.data + offset, Vectors * w);
     for (std::size_t s = 0; s < e.slot_count; ++s) detail::prefetch(e.slots[s] + offset, Vectors * w);
   };
-  if (!updates) unroll<Rows>([&](auto r) { detail::prefetch(c + std::ptrdiff_t(r) * c_row, Vectors * w); });
+  if (!updates) unroll<Rows>([&](auto r) { detail::prefetch(c[r], Vectors * w); });
 
   Vector<T> sums[Rows][Vectors];
   unroll<Rows>([&](auto r) {
@@ -109,12 +116,9 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     }
   }
 
-  if (t.accumulate)
-    unroll<Rows>(
-        [&](auto r) { unroll<Vectors>([&](auto v) { sums[r][v] += load(c + std::ptrdiff_t(r) * c_row + v * w); }); });
-  unroll<Rows>(
-      [&](auto r) { unroll<Vectors>([&](auto v) { store(c + std::ptrdiff_t(r) * c_row + v * w, sums[r][v]); }); });
-  if (t.epilogue != nullptr) (*t.epilogue)(c, c_row, t.row, t.column, Rows, Vectors * w);
+  if (t.accumulate) unroll<Rows>([&](auto r) { unroll<Vectors>([&](auto v) { sums[r][v] += load(c[r] + v * w); }); });
+  unroll<Rows>([&](auto r) { unroll<Vectors>([&](auto v) { store(c[r] + v * w, sums[r][v]); }); });
+  if (t.epilogue != nullptr) (*t.epilogue)(t.c, t.c_row, t.row, t.column, Rows, Vectors * w);
 }
 
 template <class T>
@@ -123,25 +127,50 @@ using TileFunction = void (*)(const TileArguments<T>&);
 /// Vectors beside each other in the widest tile.
 inline constexpr std::size_t max_vectors = registers == 32 ? 4 : 2;
 
-/// Rows of the tallest tile of so many vectors: accumulators, the loaded vectors and a broadcast fit the registers, and
-/// there are enough accumulators to hide the latency of a multiply-add.
-constexpr std::size_t max_rows(std::size_t vectors) { return vectors == 1 ? 8 : 6; }
+/// The heights of tiles of so many vectors. The tallest have accumulators, the loaded vectors and a broadcast in the
+/// registers. The widest tiles come in every height; of the others, which do the rest, there are a few.
+inline constexpr std::array<std::size_t, 6> every_height{1, 2, 3, 4, 5, 6};
+inline constexpr std::array<std::size_t, 5> wide_heights{1, 2, 4, 8, 12};
+inline constexpr std::array<std::size_t, 4> narrow_heights{1, 2, 4, 8};
+
+template <std::size_t Vectors>
+constexpr const auto& tile_heights() {
+  if constexpr (Vectors == max_vectors)
+    return every_height;
+  else if constexpr (Vectors == 2)
+    return wide_heights;
+  else
+    return narrow_heights;
+}
+constexpr std::size_t max_rows(std::size_t vectors) { return vectors == max_vectors ? 6 : vectors == 1 ? 8 : 12; }
 
 namespace detail {
-template <class T, std::size_t Vectors, std::size_t... R>
-constexpr std::array<TileFunction<T>, sizeof...(R)> tiles(std::index_sequence<R...>) {
-  return {&tile<T, R + 1, Vectors>...};
+template <class T, std::size_t Vectors>
+constexpr auto tiles() {
+  std::array<TileFunction<T>, max_rows(Vectors)> result{};
+  constexpr auto heights = tile_heights<Vectors>();
+  unroll<heights.size()>([&](auto i) { result[heights[i] - 1] = &tile<T, heights[i], Vectors>; });
+  return result;
 }
 template <class T, std::size_t Vectors>
-inline constexpr auto tiles_of = tiles<T, Vectors>(std::make_index_sequence<max_rows(Vectors)>());
+inline constexpr auto tiles_of = tiles<T, Vectors>();
 }  // namespace detail
 
-/// The tile of so many rows and 1, 2 or 4 vectors.
+/// The tile of so many rows and 1, 2 or 4 vectors; null if there is none of that height.
 template <class T>
 TileFunction<T> tile_function(std::size_t rows, std::size_t vectors) {
   if constexpr (max_vectors == 4)
     if (vectors == 4) return detail::tiles_of<T, 4>[rows - 1];
   return vectors == 2 ? detail::tiles_of<T, 2>[rows - 1] : detail::tiles_of<T, 1>[rows - 1];
+}
+
+/// The height of the next tile where `rows` are left: cut evenly, rather than into full tiles and a thin rest.
+template <class T>
+std::size_t next_height(std::size_t rows, std::size_t vectors) {
+  const std::size_t tallest = max_rows(vectors), tiles = (rows + tallest - 1) / tallest;
+  std::size_t height = (rows + tiles - 1) / tiles;
+  while (tile_function<T>(height, vectors) == nullptr) --height;
+  return height;
 }
 
 /// The widest tile for so many vectors.

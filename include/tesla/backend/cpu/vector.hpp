@@ -107,14 +107,14 @@ template <class T>
 
 namespace detail {
 template <class F, std::size_t... I>
-[[gnu::always_inline]] inline void unroll_over(F&& f, std::index_sequence<I...>) {
+[[gnu::always_inline]] constexpr void unroll_over(F&& f, std::index_sequence<I...>) {
   (f(std::integral_constant<std::size_t, I>()), ...);
 }
 }  // namespace detail
 
 /// f(0), f(1), ... f(N - 1), each with its index as a constant.
 template <std::size_t N, class F>
-[[gnu::always_inline]] inline void unroll(F&& f) {
+[[gnu::always_inline]] constexpr void unroll(F&& f) {
   detail::unroll_over(f, std::make_index_sequence<N>());
 }
 

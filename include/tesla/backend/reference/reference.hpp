@@ -13,6 +13,7 @@ namespace tesla::inline TESLA_TARGET::backend {
 class Reference {
  public:
   static constexpr const char* name = "reference";
+  static constexpr bool host_memory = true;
 
   /// One panel holds the whole batch.
   template <class T>

@@ -14,16 +14,31 @@ namespace tesla::inline TESLA_TARGET::network {
 
 struct RoundOptions {
   std::size_t max_rank = 0;  // 0: as many as the tolerance needs
+  Shape max_ranks = {};      // the same for each place between two cores
   double tolerance = 0;      // of the Frobenius norm of the error, relative to that of the matrix
 };
 
 struct DecomposeOptions {
   Shape in, out;  // the modes of the columns and of the rows
   std::size_t max_rank = 0;
+  Shape max_ranks = {};
   double tolerance = 0;
 };
 
 namespace detail {
+
+/// The most that options allow between cores k and k + 1; 0: any number.
+template <class Options>
+std::size_t most_of(const Options& options, std::size_t k) {
+  if (options.max_ranks.rank() == 0) return options.max_rank;
+  return options.max_rank == 0 ? options.max_ranks[k] : std::min(options.max_rank, options.max_ranks[k]);
+}
+inline void check_ranks(const char* who, const Shape& ranks, std::size_t cores) {
+  if (ranks.rank() == 0) return;
+  if (ranks.rank() + 1 != cores)
+    raise<ShapeError>(who, ": ", cores, " cores take ", cores - 1, " numbers in .max_ranks, not ", ranks);
+  if (ranks.elements() == 0) raise<UsageError>(who, ": .max_ranks ", ranks, " have to be 1 or more each");
+}
 
 inline void check_tolerance(const char* who, double tolerance) {
   if (!(tolerance >= 0 && tolerance < 1))
@@ -44,42 +59,116 @@ Tensor<T> core_of(const Dense& basis, std::size_t before, std::size_t out, std::
   return core;
 }
 
-/// W[(o_1 .. o_d), (i_1 .. i_d)] as [(o_1, i_1)] .. [(o_d, i_d)].
-template <class T>
-Scratch<T> interleaved(const Tensor<T>& w, const Shape& out, const Shape& in) {
-  const std::size_t d = out.rank(), columns = in.elements(), last_out = out[d - 1], last_in = in[d - 1];
-  // Where the row and the column of the leading indices go.
-  const auto places = [&](const Shape& modes, bool rows) {
-    std::vector<std::size_t> result(modes.elements() / modes[d - 1]);
-    for (std::size_t index = 0; index < result.size(); ++index) {
-      std::size_t rest = index, stride = out[d - 1] * in[d - 1];
-      for (std::size_t k = d - 1; k-- > 0;) {
-        result[index] += rest % modes[k] * stride * (rows ? in[k] : 1);
-        rest /= modes[k];
-        stride *= out[k] * in[k];
-      }
-    }
-    return result;
-  };
-  const std::vector<std::size_t> row_places = places(out, true), column_places = places(in, false);
-  Scratch<T> result(w.size());
-  parallel_for(row_places.size(), 0.5 * static_cast<double>(last_out * columns),
-               [&](std::size_t begin, std::size_t end) {
-                 for (std::size_t r = begin; r < end; ++r)
-                   for (std::size_t c = 0; c < column_places.size(); ++c) {
-                     T* const to = result.data() + row_places[r] + column_places[c];
-                     for (std::size_t o = 0; o < last_out; ++o)
-                       std::copy_n(w.data() + (r * last_out + o) * columns + c * last_in, last_in, to + o * last_in);
-                   }
-               });
-  return result;
+/// values[before][out][after][in] as a core.
+template <class T, class Value>
+Tensor<T> core_of(const Value* values, std::size_t before, std::size_t out, std::size_t in, std::size_t after) {
+  Tensor<T> core({before, out, in, after});
+  for (std::size_t o = 0; o < before * out; ++o)
+    for (std::size_t i = 0; i < in; ++i)
+      for (std::size_t r = 0; r < after; ++r)
+        core[(o * in + i) * after + r] = static_cast<T>(values[(o * after + r) * in + i]);
+  return core;
 }
+
+template <class T>
+void check_finite(const Tensor<T>& w) {
+  for (std::size_t i = 0; i < w.size(); ++i)
+    if (!is_finite(w[i]))
+      raise<DataError>("tt_svd: entry (", i / w.shape()[1], ", ", i % w.shape()[1], ") is ", w[i],
+                       "; entries have to be finite");
+}
+
+/// A matrix while cores are cut off both of its ends. What is left of it is a matrix too, its rows numbered by (rank
+/// after the cores on the left, modes of out, rank before the cores on the right) and its columns by modes of in.
+template <class T>
+class Remainder {
+ public:
+  Remainder(const Tensor<T>& w, const DecomposeOptions& options)
+      : w_(w), options_(options), values_(w.data()), last_(options.out.rank() - 1), cores_(options.out.rank()) {}
+
+  std::vector<Tensor<T>> cores() {
+    while (first_ < last_)
+      if (!skip_trivial()) cut();
+    if (!seen_) check_finite(w_);
+    cores_[first_] = core_of<T>(values_, before_, options_.out[first_], options_.in[first_], after_);
+    return std::move(cores_);
+  }
+
+ private:
+  std::size_t left() const { return before_ * options_.out[first_] * options_.in[first_]; }
+  std::size_t right() const { return after_ * options_.out[last_] * options_.in[last_]; }
+
+  /// A core of one number.
+  bool skip_trivial() {
+    if (left() != 1 && right() != 1) return false;
+    cores_[left() == 1 ? first_++ : last_--] = Tensor<T>({1, 1, 1, 1}, {T(1)});
+    return true;
+  }
+
+  Ends ends(bool with_left, bool with_right) const {
+    const Shape &out = options_.out, &in = options_.in;
+    Ends e{.middle_out = before_ * after_};
+    for (std::size_t k = first_; k <= last_; ++k) e.middle_out *= out[k], e.middle_in *= in[k];
+    if (with_left) e.left_out = before_ * out[first_], e.left_in = in[first_];
+    if (with_right) e.right_out = out[last_] * after_, e.right_in = in[last_];
+    e.middle_out /= e.left_out * e.right_out, e.middle_in /= e.left_in * e.right_in;
+    return e;
+  }
+
+  /// Cuts off the smaller end, for that is less work; or both, if both are so small that reading the matrix takes
+  /// longer than computing. The bound of the error holds in any order, and for both at once: the two projections
+  /// commute, and no projection makes other unfoldings harder to come near to.
+  void cut() {
+    constexpr std::size_t small = 32;
+    const bool both = last_ - first_ > 1 && std::max(left(), right()) <= small;
+    const bool with_left = both || left() <= right(), with_right = both || !with_left;
+    const std::size_t most_left = most_of(options_, first_), most_right = most_of(options_, last_ - 1);
+    const Ends e = ends(with_left, with_right);
+    Spectra spectra =
+        spectra_of(values_, e, most_left, most_right, error_of_a_cut(options_.tolerance, 1, cores_.size()));
+    if (!seen_) see(spectra.squares);
+    Dense left_basis, right_basis;
+    if (with_left) left_basis = principal(values_, ends(true, false), std::move(spectra.left), most_left, error_);
+    if (with_right) right_basis = principal(values_, ends(false, true), std::move(spectra.right), most_right, error_);
+    memory_ = project(values_, e, left_basis, right_basis);
+    values_ = memory_.data();
+    if (with_left) {
+      cores_[first_] = core_of<T>(left_basis, before_, options_.out[first_], options_.in[first_]);
+      before_ = left_basis.rows, ++first_;
+    }
+    if (with_right) {
+      cores_[last_] =
+          core_of<T>(right_basis.values.data(), right_basis.rows, options_.out[last_], options_.in[last_], after_);
+      after_ = right_basis.rows, --last_;
+    }
+  }
+
+  void see(double squares) {
+    if (!is_finite(squares)) {
+      check_finite(w_);
+      raise<DataError>("tt_svd: the squares of the entries overflow; scale the matrix first");
+    }
+    error_ = error_of_a_cut(options_.tolerance, std::sqrt(squares), cores_.size());
+    seen_ = true;
+  }
+
+  const Tensor<T>& w_;
+  const DecomposeOptions& options_;
+  const T* values_;
+  Scratch<T> memory_;
+  std::size_t first_ = 0, last_;        // of the modes that are left
+  std::size_t before_ = 1, after_ = 1;  // ranks
+  bool seen_ = false;
+  double error_ = 0;
+  std::vector<Tensor<T>> cores_;
+};
 
 }  // namespace detail
 
 /// The tensor-train of a matrix {product of out, product of in}, cut to ranks, to a tolerance, or both (the ranks win).
 /// The error is at most the tolerance, and for given ranks at most sqrt(d - 1) times the best there is (Oseledets 2011,
-/// theorem 2.2). One copy of the matrix is made.
+/// theorem 2.2). The matrix is read where it lies. Memory is taken for what is left after the first cut, never more
+/// than a copy of the matrix, and beside it for what is left after the next.
 template <class T>
 TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options) {
   const Shape &out = options.out, &in = options.in;
@@ -91,30 +180,8 @@ TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options)
                       " rows) and .in ", in, " (", in.elements(), " columns); factor_modes(size, ", d,
                       ") proposes modes");
   detail::check_tolerance("tt_svd", options.tolerance);
-  const double norm = std::sqrt(detail::gram(w.data(), 1, w.size())(0, 0));
-  if (!is_finite(norm)) {
-    for (std::size_t i = 0; i < w.size(); ++i)
-      if (!is_finite(w[i]))
-        raise<DataError>("tt_svd: entry (", i / w.shape()[1], ", ", i % w.shape()[1], ") is ", w[i],
-                         "; entries have to be finite");
-    raise<DataError>("tt_svd: the squares of the entries overflow; scale the matrix first");
-  }
-
-  Scratch<T> rest = detail::interleaved(w, out, in);
-  const double error = detail::error_of_a_cut(options.tolerance, norm, d);
-  std::vector<Tensor<T>> cores;
-  std::size_t rank = 1;
-  for (std::size_t k = 0; k + 1 < d; ++k) {
-    const std::size_t rows = rank * out[k] * in[k];
-    detail::Split<T> cut = detail::split(rest.data(), rows, rest.size() / rows, options.max_rank, error);
-    cores.push_back(detail::core_of<T>(cut.basis, rank, out[k], in[k]));
-    rank = cut.basis.rows;
-    rest = std::move(cut.rest);
-  }
-  Tensor<T> last({rank, out[d - 1], in[d - 1], 1});
-  std::copy_n(rest.data(), rest.size(), last.data());
-  cores.push_back(std::move(last));
-  return TensorTrainMatrix<T>(std::move(cores));
+  detail::check_ranks("tt_svd", options.max_ranks, d);
+  return TensorTrainMatrix<T>(detail::Remainder<T>(w, options).cores());
 }
 
 /// The same matrix with all cores but the first having orthonormal rows (over out, in and the rank after): the norm of
@@ -151,6 +218,7 @@ TensorTrainMatrix<T> orthogonalise(const TensorTrainMatrix<T>& tt) {
 template <class T>
 TensorTrainMatrix<T> round(const TensorTrainMatrix<T>& tt, const RoundOptions& options) {
   detail::check_tolerance("round", options.tolerance);
+  detail::check_ranks("round", options.max_ranks, tt.size());
   for (std::size_t k = 0; k < tt.size(); ++k)
     for (const T value : tt.core(k))
       if (!is_finite(value)) raise<DataError>("round: core ", k, " holds a NaN or an infinity");
@@ -160,7 +228,7 @@ TensorTrainMatrix<T> round(const TensorTrainMatrix<T>& tt, const RoundOptions& o
   for (std::size_t k = 0; k + 1 < cores.size(); ++k) {
     const Shape shape = cores[k].shape(), after = cores[k + 1].shape();
     const detail::Split<T> cut =
-        detail::split(cores[k].data(), shape[0] * shape[1] * shape[2], shape[3], options.max_rank, error);
+        detail::split(cores[k].data(), shape[0] * shape[1] * shape[2], shape[3], detail::most_of(options, k), error);
     const std::size_t rank = cut.basis.rows, run = after[1] * after[2] * after[3];
     cores[k] = detail::core_of<T>(cut.basis, shape[0], shape[1], shape[2]);
     Tensor<T> next({rank, after[1], after[2], after[3]});

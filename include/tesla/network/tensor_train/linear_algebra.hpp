@@ -1,10 +1,9 @@
-// The linear algebra under tensor-train decompositions: QR by reflections, the eigenvectors of a symmetric matrix, and
-// on these the splitting of a matrix that is given row by row. All in double, by the algorithms of Golub and Van Loan,
-// Matrix Computations, 5.2 and 8.3. (Eigen has them too; a program that includes its solvers compiles for six seconds
-// more.)
+// The linear algebra under tensor-train decompositions: QR by reflections, and the eigenvectors of a symmetric matrix.
+// All in double, by the algorithms of Golub and Van Loan, Matrix Computations, 5.2 and 8.3. (Eigen has them too; a
+// program that includes its solvers compiles for six seconds more.)
 #pragma once
 
-#include <tesla/core/parallel.hpp>
+#include <tesla/core/error.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -34,6 +33,12 @@ struct Dense {
     return result;
   }
 };
+
+inline Dense identity(std::size_t n) {
+  Dense result(n, n);
+  for (std::size_t i = 0; i < n; ++i) result(i, i) = 1;
+  return result;
+}
 
 /// In double whatever T is; sixteen sums at a time, which the compiler turns into vectors.
 template <class T>
@@ -104,10 +109,9 @@ struct Spectrum {
 };
 inline Spectrum spectrum_of(Dense a) {
   const std::size_t n = a.rows;
-  Spectrum s{std::vector<double>(n), Dense(n, n)};
+  Spectrum s{std::vector<double>(n), identity(n)};
   std::vector<double> next_diagonal(n), v(n), w(n);
   Dense& q = s.vectors;
-  for (std::size_t i = 0; i < n; ++i) q(i, i) = 1;
 
   // To three diagonals, by reflections from both sides; each is kept in the row that it cleared.
   for (std::size_t k = 0; k + 2 < n; ++k) {
@@ -177,35 +181,6 @@ inline Spectrum spectrum_of(Dense a) {
     std::copy(q.row(order[i]), q.row(order[i]) + n, sorted.vectors.row(i));
   }
   return sorted;
-}
-
-/// A A', A having `rows` rows of n values; summed in a fixed order.
-template <class T>
-Dense gram(const T* a, std::size_t rows, std::size_t n) {
-  constexpr std::size_t most_pieces = 16, least = std::size_t{1} << 14, run = 256;
-  const std::size_t pieces = std::clamp<std::size_t>(n / least, 1, most_pieces);
-  std::vector<Dense> parts(pieces);
-  const double products = static_cast<double>(rows) * static_cast<double>(rows + 1) / 2 * static_cast<double>(n);
-  parallel_for(pieces, 0.1 * products / static_cast<double>(pieces), [&](std::size_t begin, std::size_t end) {
-    Dense block(rows, run);  // of A, in double
-    for (std::size_t piece = begin; piece < end; ++piece) {
-      Dense& part = parts[piece] = Dense(rows, rows);
-      const std::size_t last = n * (piece + 1) / pieces;
-      for (std::size_t at = n * piece / pieces; at < last; at += run) {
-        const std::size_t count = std::min(run, last - at);
-        for (std::size_t i = 0; i < rows; ++i)
-          for (std::size_t k = 0; k < count; ++k) block(i, k) = static_cast<double>(a[i * n + at + k]);
-        for (std::size_t i = 0; i < rows; ++i)
-          for (std::size_t j = 0; j <= i; ++j) part(i, j) += dot(block.row(i), block.row(j), count);
-      }
-    }
-  });
-  Dense sum(rows, rows);
-  for (const Dense& part : parts)
-    for (std::size_t i = 0; i < sum.values.size(); ++i) sum.values[i] += part.values[i];
-  for (std::size_t i = 0; i < rows; ++i)
-    for (std::size_t j = 0; j < i; ++j) sum(j, i) = sum(i, j);
-  return sum;
 }
 
 }  // namespace tesla::inline TESLA_TARGET::network::detail

@@ -1,122 +1,142 @@
-// The step that all decompositions are made of: a matrix A as Q B, Q with as few orthonormal columns as an error
-// allows.
+// The step that all decompositions are made of: the few directions of an unfolding that an error allows.
 #pragma once
 
+#include <tesla/core/math.hpp>
 #include <tesla/core/memory.hpp>
+#include <tesla/network/tensor_train/gram.hpp>
 #include <tesla/network/tensor_train/linear_algebra.hpp>
+#include <tesla/network/tensor_train/unfolding.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <numeric>
+#include <type_traits>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::network::detail {
 
+inline double sum_of_squares(const Spectrum& s) {
+  double sum = 0;
+  for (const double value : s.values) sum += std::max(value, 0.0);
+  return sum;
+}
+
+/// The fewest of the largest eigenvalues without which the others' sum is at most `loss`.
+inline std::size_t count_wanted(const Spectrum& s, double loss) {
+  std::size_t wanted = s.values.size();
+  for (double tail = 0; wanted > 0; --wanted) {
+    tail += std::max(s.values[wanted - 1], 0.0);
+    if (tail > loss) break;
+  }
+  return wanted;
+}
+
+/// Orthonormal rows that span what matters of the one end that `end` has, A being its unfolding: |A - Q' Q A| <= error
+/// in the Frobenius norm with the fewest that do that, but at most `max_rank` (0: any number) and at least one.
+///
+/// They are eigenvectors of A A', whose spectrum is given. Squaring loses singular values below 1e-8 of the largest;
+/// where they are asked for, what is left of A after the large ones is squared once more.
+template <class T>
+Dense principal(const T* x, const Ends& end, Spectrum s, std::size_t max_rank, double error) {
+  constexpr double reliable = 1e-13;  // of the largest eigenvalue
+  const std::size_t rows = s.values.size(), n = std::min(rows, end.middle());
+  const std::size_t most = max_rank == 0 ? n : std::min(n, max_rank);
+  // What projecting leaves of a matrix that the directions span.
+  const double rounding =
+      4 * std::sqrt(static_cast<double>(n)) * static_cast<double>(std::numeric_limits<T>::epsilon());
+  error = std::max(error, rounding * std::sqrt(sum_of_squares(s)));
+  Dense basis(0, rows);
+  while (true) {
+    // Of those that are wanted, the ones that are known well.
+    const std::size_t wanted = count_wanted(s, error * error), had = basis.rows;
+    std::size_t known = 0;
+    while (known < wanted && s.values[known] > reliable * s.values[0]) ++known;
+    const std::size_t take = std::min(known, most - had);
+    if (take == 0) break;
+    basis.rows += take;
+    basis.values.insert(basis.values.end(), s.vectors.row(0), s.vectors.row(take));
+    if (had > 0) basis = factor_qr(basis.transposed()).q;
+    if (known == wanted || basis.rows == most) break;
+    const Grams rest = grams<double>(x, end, basis);
+    s = spectrum_of(rest.left.rows > 0 ? rest.left : rest.right);
+  }
+  if (basis.rows == 0) {  // A is zero, as far as anybody asks
+    basis = Dense(1, rows);
+    basis(0, 0) = 1;
+  }
+  return basis;
+}
+
+/// What the Gram matrices of both ends tell. If the squares of the entries have no finite sum, the spectra are empty.
+struct Spectra {
+  double squares = 0;
+  Spectrum left, right;
+
+  explicit Spectra(const Grams& grams) {
+    const Dense& any = grams.left.rows > 0 ? grams.left : grams.right;
+    for (std::size_t i = 0; i < any.rows; ++i) squares += any(i, i);
+    if (is_finite(squares)) left = spectrum_of(grams.left), right = spectrum_of(grams.right);
+  }
+};
+
+/// Whether errors of 1e-6 of the squares change next to nothing: what is lost is far more than that, or nothing is.
+inline bool insensitive(const Spectrum& s, double squares, std::size_t max_rank, double tolerance) {
+  if (s.values.empty()) return true;
+  std::size_t kept = count_wanted(s, tolerance * tolerance * squares);
+  if (max_rank != 0) kept = std::min(kept, max_rank);
+  const double lost = std::accumulate(s.values.begin() + static_cast<std::ptrdiff_t>(kept), s.values.end(), 0.0);
+  return (kept < s.values.size() ? lost : s.values.back()) > 1e-3 * squares;
+}
+
+/// The spectra with sums in double; or, where that changes next to nothing, with sums in float, which is twice as fast.
+/// A sample of the matrix tells beforehand whether that is worth a try.
+template <class T>
+Spectra spectra_of(const T* x, const Ends& e, std::size_t most_left, std::size_t most_right, double tolerance) {
+  if constexpr (std::is_same_v<T, float>) {
+    constexpr std::size_t large = std::size_t{1} << 22, one_of = 128;
+    // Spectra of many rows take longer than sums of few columns.
+    const bool long_sums = e.size() >= std::max(large, 512 * (e.left() * e.left() + e.right() * e.right()));
+    const auto enough = [&](const Spectra& s) {
+      return 1e-15 < s.squares && s.squares < 1e25 &&  // float holds the products
+             insensitive(s.left, s.squares, most_left, tolerance) &&
+             insensitive(s.right, s.squares, most_right, tolerance);
+    };
+    if (long_sums && enough(Spectra(grams<double>(x, e, {}, one_of))))
+      if (Spectra quick(grams<float>(x, e)); enough(quick)) return quick;
+  }
+  return Spectra(grams<double>(x, e));
+}
+
+/// A matrix A as Q B.
 template <class T>
 struct Split {
   Dense basis;      // the columns of Q, as rows
   Scratch<T> rest;  // B, row-major, basis.rows x the columns of A
 };
 
-/// B = Q' A, for vectors in the rows of `basis`.
+/// Splits the row-major A of `rows` x n, as `principal` does it.
 template <class T>
-Scratch<T> project(const Dense& basis, const T* a, std::size_t n) {
-  constexpr std::size_t run = 2048;
-  Scratch<T> result(basis.rows * n);
-  parallel_for((n + run - 1) / run, 0.2 * static_cast<double>(basis.values.size() * run),
-               [&](std::size_t begin, std::size_t end) {
-                 for (std::size_t at = begin * run; at < std::min(end * run, n); at += run)
-                   for (std::size_t r = 0; r < basis.rows; ++r) {
-                     T* const to = result.data() + r * n + at;
-                     std::fill_n(to, std::min(run, n - at), T(0));
-                     for (std::size_t i = 0; i < basis.columns; ++i)
-                       add_multiple(to, a + i * n + at, static_cast<T>(basis(r, i)), std::min(run, n - at));
-                   }
-               });
-  return result;
-}
-
-/// Splits the row-major A of `rows` x n, which is used up: |A - Q B| <= error in the Frobenius norm with the fewest
-/// columns that do that, but at most `max_rank` (0: any number) and at least one.
-///
-/// Q spans eigenvectors of A A' (or A' A, whichever is smaller). Squaring loses singular values below 1e-8 of the
-/// largest; where they are asked for, what is left of A after the large ones is squared once more.
-template <class T>
-Split<T> split(T* a, std::size_t rows, std::size_t n, std::size_t max_rank, double error) {
-  constexpr double reliable = 1e-13;  // of the largest eigenvalue
-  // What projecting leaves of a matrix that Q spans.
-  const double rounding =
-      4 * std::sqrt(static_cast<double>(std::min(rows, n))) * static_cast<double>(std::numeric_limits<T>::epsilon());
-  const std::size_t most = std::min({rows, n, max_rank == 0 ? rows : max_rank});
-  Split<T> result{Dense(0, rows), {}};
-  bool first = true;
-  while (result.basis.rows < most) {
-    const bool wide = rows <= n;
-    Spectrum s;
-    if (wide) {
-      s = spectrum_of(gram(a, rows, n));
-    } else {
-      std::vector<T> transposed(rows * n);
-      for (std::size_t i = 0; i < rows; ++i)
-        for (std::size_t j = 0; j < n; ++j) transposed[j * rows + i] = a[i * n + j];
-      s = spectrum_of(gram(transposed.data(), n, rows));
-    }
-    if (first) {
-      first = false;
-      double squares = 0;
-      for (const double value : s.values) squares += std::max(value, 0.0);
-      error = std::max(error, rounding * std::sqrt(squares));
-    }
-    if (s.values[0] <= 0) break;
-
-    // The fewest whose rest is small enough; of those, the ones that are known well.
-    std::size_t wanted = s.values.size();
-    for (double tail = 0; wanted > 0; --wanted) {
-      tail += std::max(s.values[wanted - 1], 0.0);
-      if (tail > error * error) break;
-    }
-    std::size_t known = 0;
-    while (known < wanted && s.values[known] > reliable * s.values[0]) ++known;
-    const std::size_t take = std::min(known, most - result.basis.rows);
-    if (take == 0) break;
-
-    Dense vectors(take, rows);
-    for (std::size_t r = 0; r < take; ++r)
-      if (wide)
-        std::copy(s.vectors.row(r), s.vectors.row(r) + rows, vectors.row(r));
-      else
-        for (std::size_t i = 0; i < rows; ++i)
-          for (std::size_t j = 0; j < n; ++j) vectors(r, i) += static_cast<double>(a[i * n + j]) * s.vectors(r, j);
-    // Orthogonal to those found before, and exactly so among themselves.
-    Dense all(result.basis.rows + take, rows);
-    std::copy(result.basis.values.begin(), result.basis.values.end(), all.values.begin());
-    std::copy(vectors.values.begin(), vectors.values.end(), all.row(result.basis.rows));
-    const OrthogonalFactors factors = factor_qr(all.transposed());
-    Dense fresh(take, rows);
-    std::copy(factors.q.row(result.basis.rows), factors.q.row(result.basis.rows) + take * rows, fresh.values.begin());
-    Scratch<T> projected = project(fresh, a, n);
-    result.basis.values.insert(result.basis.values.end(), fresh.values.begin(), fresh.values.end());
-    result.basis.rows += take;
-    if (known == wanted && result.rest.size() == 0) {
-      result.rest = std::move(projected);
-      return result;
-    }
-    Scratch<T> both(result.rest.size() + projected.size());
-    std::copy_n(result.rest.data(), result.rest.size(), both.data());
-    std::copy_n(projected.data(), projected.size(), both.data() + result.rest.size());
-    result.rest = std::move(both);
-    if (known == wanted || result.basis.rows == most) return result;
-    for (std::size_t r = 0; r < take; ++r)
-      for (std::size_t i = 0; i < rows; ++i)
-        add_multiple(a + i * n, projected.data() + r * n, static_cast<T>(-fresh(r, i)), n);
+Split<T> split(const T* a, std::size_t rows, std::size_t n, std::size_t max_rank, double error) {
+  const Ends left{.left_out = rows, .middle_in = n}, right{.middle_in = rows, .right_in = n};
+  Split<T> result;
+  const auto directions = [&](const Ends& end) {
+    if (end.left() == 1 && end.right() == 1) return identity(1);
+    const Grams both = grams<double>(a, end);
+    return principal(a, end, spectrum_of(end.left() > 1 ? both.left : both.right), max_rank, error);
+  };
+  if (rows <= n) {
+    result.basis = directions(left);
+  } else {
+    const Dense across = directions(right);
+    Dense columns(rows, across.rows);
+    for (std::size_t i = 0; i < rows; ++i)
+      for (std::size_t r = 0; r < across.rows; ++r)
+        for (std::size_t j = 0; j < n; ++j) columns(i, r) += static_cast<double>(a[i * n + j]) * across(r, j);
+    result.basis = factor_qr(columns).q;
   }
-  if (result.basis.rows == 0) {  // A is zero, as far as anybody asks
-    result.basis = Dense(1, rows);
-    result.basis(0, 0) = 1;
-    result.rest = Scratch<T>(n);
-    std::copy_n(a, n, result.rest.data());
-  }
+  result.rest = project(a, left, result.basis, {});
   return result;
 }
 

@@ -1,0 +1,274 @@
+// The tensor-train layer: y = f(W x + b) with W in tensor-train form (Novikov et al., "Tensorizing Neural Networks",
+// 2015), which is never built unless that is the fastest way.
+#pragma once
+
+#include <tesla/layer/activation.hpp>
+#include <tesla/layer/dense.hpp>
+#include <tesla/layer/layer.hpp>
+#include <tesla/network/contraction/execute.hpp>
+#include <tesla/network/tensor_train/decompose.hpp>
+#include <tesla/network/tensor_train/modes.hpp>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+namespace tesla::inline TESLA_TARGET {
+
+namespace layer {
+
+struct TensorTrainOptions {
+  Shape in = {}, out = {};  // modes: their products are the numbers of features
+  std::size_t rank = 0;     // between all cores; larger than it can be is cut to what it can be,
+  Shape ranks = {};         // or one for each place between two cores
+  bool use_bias = true;
+  Activation activation = {};
+  init::Initializer initializer = init::glorot_uniform;  // of the matrix W, whose deviation the cores are given
+  init::Initializer bias_initializer = init::zeros;
+  std::string name = {};
+};
+
+/// Cores are {rank before, out_k, in_k, rank after}.
+struct TensorTrain : TensorTrainOptions {
+  static constexpr std::string_view kind = "TensorTrain";
+
+  TensorTrain() = default;
+  TensorTrain(TensorTrainOptions options) : TensorTrainOptions(std::move(options)) {}
+
+  /// A layer that begins with the cores of a tensor-train matrix. Modes and ranks are those of the matrix.
+  template <class T>
+  static TensorTrain from(const network::TensorTrainMatrix<T>& matrix, TensorTrainOptions options = {}) {
+    options.in = matrix.in(), options.out = matrix.out(), options.ranks = matrix.ranks(), options.rank = 0;
+    TensorTrain result(std::move(options));
+    Values values;
+    for (const Tensor<T>& core : matrix.cores()) {
+      Tensor<double> copy(core.shape());
+      std::copy(core.begin(), core.end(), copy.begin());
+      values.push_back(std::move(copy));
+    }
+    result.initial = std::make_shared<const Values>(std::move(values));
+    return result;
+  }
+
+  /// A layer that begins as the best of its kind near a dense layer with values, as model.layer<Dense>(name) gives it.
+  /// Bias and activation are those of the dense layer; modes, and ranks or a tolerance, come from the options.
+  template <class DenseLayer>
+  requires std::same_as<DenseLayer, Dense>
+  static TensorTrain from(const DenseLayer& dense, TensorTrainOptions options, double tolerance = 0) {
+    if (!dense.initial)
+      raise<UsageError>(
+          "TensorTrain::from: this Dense layer has no values yet; take one from a built model, with "
+          "model.layer<Dense>(name)");
+    const network::DecomposeOptions wanted{.in = options.in,
+                                           .out = options.out,
+                                           .max_rank = options.rank,
+                                           .max_ranks = options.ranks,
+                                           .tolerance = tolerance};
+    options.use_bias = dense.use_bias, options.activation = dense.activation;
+    TensorTrain result = from(network::tt_svd(dense.initial->at(0), wanted), std::move(options));
+    if (dense.use_bias) {
+      Values values = *result.initial;
+      values.push_back(dense.initial->at(1));
+      result.initial = std::make_shared<const Values>(std::move(values));
+    }
+    return result;
+  }
+
+  /// The dense layer of the same values.
+  template <class DenseLayer = Dense>
+  DenseLayer to_dense() const {
+    if (!initial)
+      raise<UsageError>(
+          "TensorTrain::to_dense: this layer has no values yet; take one from a built model, with "
+          "model.layer<TensorTrain>(name)");
+    DenseLayer result({.units = out.elements(), .use_bias = use_bias, .activation = activation});
+    Values values{matrix().to_dense()};
+    if (use_bias) values.push_back(initial->back());
+    result.initial = std::make_shared<const Values>(std::move(values));
+    return result;
+  }
+
+  /// The values as a matrix in tensor-train form.
+  network::TensorTrainMatrix<double> matrix() const {
+    if (!initial)
+      raise<UsageError>(
+          "TensorTrain::matrix: this layer has no values yet; take one from a built model, with "
+          "model.layer<TensorTrain>(name)");
+    return network::TensorTrainMatrix<double>(
+        std::vector<Tensor<double>>(initial->begin(), initial->begin() + static_cast<std::ptrdiff_t>(in.rank())));
+  }
+
+  [[gnu::cold]] Shape setup(const Shape& given, Setup& setup) const {
+    check_modes();
+    if (given.elements() != in.elements())
+      raise<ShapeError>("its .in modes ", in, " make ", in.elements(), " features, its input has ", given.elements(),
+                        proposal(given.elements(), in.rank()));
+    if (given.rank() != 1 && !(given == in))
+      raise<ShapeError>("expects one extent of features, its input has shape ", given,
+                        "; put a Flatten layer before it");
+    activation.check();
+    const network::TensorTrainShape s = shape();
+    for (std::size_t k = 0; k < s.size(); ++k) {
+      const Shape core = s.core(k);
+      const Tensor<double>* const values = initial ? &(*initial)[k] : nullptr;
+      if (values != nullptr && !(values->shape() == core))
+        raise<ShapeError>("was made with a core ", k, " of shape ", values->shape(), ", but its options ask for ",
+                          core);
+      const Shape as{core[0] * core[1], core[2] * core[3]};
+      setup.parameter("core." + std::to_string(k), core, core_initializer(s, as), as, values);
+    }
+    const std::size_t units = out.elements();
+    if (use_bias)
+      setup.parameter("bias", {units}, bias_initializer, {units},
+                      initial && initial->size() > s.size() ? &initial->back() : nullptr);
+    if (!activation.from_output()) setup.keep(units);
+    return {units};
+  }
+
+  template <class T, class B>
+  MemoryNeed memory(std::size_t batch, bool training) const {
+    return network::contraction::Execution<T, B>(plan<T, B>(batch, training)).memory();
+  }
+
+  template <class T, class B>
+  void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    const bool keep = !activation.from_output() && pass.training;
+    const Panels<T> z = keep ? pass.kept[0] : y;
+    const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, pass.training));
+    const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
+    const T* const bias = use_bias ? pass.parameter(in.rank()).data : nullptr;
+    const auto run = [&](backend::InPlace<T> f) {
+      execution.forward(pass.backend, cores.used(), x, z, bias, f, pass.kept_memory, pass.scratch);
+    };
+    if constexpr (requires { typename B::template DepthFirst<T>; })
+      if (!keep && execution.applies() && activation.visit([&](const auto& f) { run(B::template in_place<T>(f)); }))
+        return;
+    run({});
+    activation.apply(pass.backend, Panels<const T>(z), y, y.features);
+  }
+
+  template <class T, class B>
+  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
+    const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
+    const std::size_t bias = in.rank();
+    // From here on dy is the gradient before the activation.
+    const bool fused = use_bias && activation.visit([&](const auto& f) {
+      pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(bias), upstream, kept);
+    });
+    if (!fused) {
+      activation.gradient(pass.backend, kept, upstream, dy, y.features);
+      if (use_bias) pass.reduce([](auto d) { return d; }, pass.gradient(bias), upstream);
+    }
+    const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, true));
+    const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
+    const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });
+    execution.backward(pass.backend, cores.used(), gradients.used(), x, upstream, dx, pass.kept_memory, pass.scratch);
+  }
+
+  /// How this layer computes a batch, and why so.
+  template <class T, class B>
+  const network::contraction::Plan& plan(std::size_t batch, bool training) const {
+    using network::contraction::Purpose;
+    return network::contraction::plan_for<T, B>(shape(), batch, training ? Purpose::train : Purpose::predict);
+  }
+
+  /// Modes and ranks, the ranks being no larger than they can be.
+  [[gnu::noinline]] network::TensorTrainShape shape() const { return network::clipped_shape(in, out, wanted_ranks()); }
+
+  /// For summaries: how small the layer is, and which ranks it has.
+  [[gnu::cold]] std::string note() const {
+    const network::TensorTrainShape s = shape();
+    const std::size_t dense = in.elements() * out.elements();
+    char ratio[32];
+    std::snprintf(ratio, sizeof ratio, "%.3g", static_cast<double>(dense) / static_cast<double>(s.count_parameters()));
+    std::string result = text(s.count_parameters(), " weights for ", dense, " (", ratio, " times fewer)");
+    if (s.ranks.rank() != 0) result += text(", ranks ", s.ranks);
+    if (!(s.ranks == wanted_ranks())) result += text(", the most there are of ", wanted_ranks());
+    return result;
+  }
+
+  void fields(auto&& field) {
+    field("in", in);
+    field("out", out);
+    field("rank", rank);
+    field("ranks", ranks);
+    field("use_bias", use_bias);
+    field("activation", activation);
+    field("initializer", initializer);
+    field("bias_initializer", bias_initializer);
+  }
+
+  std::shared_ptr<const Values> initial = {};  // cores, and the bias where there is one
+
+ private:
+  template <class T>
+  struct Matrices {
+    std::array<backend::Matrix<T>, backend::max_cores> all;
+    std::size_t count;
+    std::span<const backend::Matrix<T>> used() const { return {all.data(), count}; }
+  };
+  template <class T, class B, class F>
+  Matrices<T> matrices(Pass<T, B>& pass, const F& f) const {
+    Matrices<T> result{{}, in.rank()};
+    for (std::size_t k = 0; k < result.count; ++k) result.all[k] = f(pass.slots[k]);
+    return result;
+  }
+
+  Shape wanted_ranks() const {
+    if (ranks.rank() != 0 || in.rank() < 2) return ranks;
+    std::array<std::size_t, Shape::max_rank> all;
+    all.fill(rank);
+    return Shape(std::span<const std::size_t>(all.data(), in.rank() - 1));
+  }
+
+  [[gnu::cold]] void check_modes() const {
+    if (in.rank() == 0 || in.rank() != out.rank())
+      raise<ShapeError>("needs as many modes in .in as in .out, 1 to ", backend::max_cores, " of them, not ", in,
+                        " and ", out);
+    for (const Shape& modes : {in, out})
+      if (modes.elements() == 0) raise<ShapeError>("has modes ", modes, "; each of them has to be 1 or more");
+    if (in.rank() == 1) return;
+    if (rank == 0 && ranks.rank() == 0)
+      raise<UsageError>("needs .rank, or .ranks with ", in.rank() - 1, " numbers, to be 1 or more");
+    if (rank != 0 && ranks.rank() != 0) raise<UsageError>("takes .rank or .ranks, not both");
+    if (ranks.rank() != 0 && ranks.rank() != in.rank() - 1)
+      raise<ShapeError>("has ", in.rank(), " cores and so ", in.rank() - 1, " ranks between them, not ", ranks.rank(),
+                        ", as in .ranks ", ranks);
+    for (const std::size_t r : ranks)
+      if (r == 0) raise<UsageError>("has .ranks ", ranks, "; each of them has to be 1 or more");
+  }
+
+  /// "; modes of 100 are {5, 20}"
+  [[gnu::cold]] static std::string proposal(std::size_t features, std::size_t count) {
+    if (features == 0) return "";
+    const network::FactoredModes f = network::factor_modes(features, count);
+    if (f.padding == 0) return text("; modes that fit are ", f.modes);
+    return text("; no ", count, " even modes make that number, but ", f.modes, " make ", f.modes.elements());
+  }
+
+  /// What gives W the deviation asked for: its entries are sums over all ranks of products of d numbers.
+  [[gnu::cold]] init::Initializer core_initializer(const network::TensorTrainShape& s, const Shape& core) const {
+    using Kind = init::Initializer::Kind;
+    initializer.check();
+    const double cores = static_cast<double>(s.size());
+    if (initializer.kind == Kind::orthogonal) {
+      // Each step of the contraction keeps the length of what it is given.
+      const double widens = std::max(1.0, static_cast<double>(core[0]) / static_cast<double>(core[1]));
+      return {Kind::orthogonal, std::pow(std::fabs(initializer.parameter), 1 / cores) * std::sqrt(widens)};
+    }
+    if (initializer.kind == Kind::constant)
+      raise<UsageError>("cores that begin as a constant stay equal to each other; choose another .initializer");
+    const double deviation = initializer.deviation({out.elements(), in.elements()});
+    double paths = 1;
+    for (const std::size_t r : s.ranks) paths *= static_cast<double>(r);
+    const double each = std::pow(deviation * deviation / paths, 0.5 / cores);
+    return initializer.is_uniform() ? init::uniform(each * std::sqrt(3.0)) : init::normal(each);
+  }
+};
+
+}  // namespace layer
+
+using layer::TensorTrain;
+
+}  // namespace tesla::inline TESLA_TARGET

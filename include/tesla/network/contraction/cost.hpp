@@ -1,0 +1,167 @@
+// What a contraction costs, from its sizes alone: a model of the kernels, in cycles of one thread.
+#pragma once
+
+#include <tesla/backend/contraction.hpp>
+#include <tesla/network/tensor_train/shape.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace tesla::inline TESLA_TARGET::network::contraction {
+
+using backend::Contraction;
+using backend::ContractionStep;
+using backend::Throughput;
+
+enum class Purpose { predict, train };
+
+/// What is being planned for.
+struct Job {
+  TensorTrainShape shape;
+  std::size_t batch = 1, lanes = 1;  // lanes: of a panel; 1 for a single sample
+  std::size_t value_bytes = 4;
+  Purpose purpose = Purpose::predict;
+
+  friend bool operator==(const Job&, const Job&) = default;
+};
+
+namespace detail {
+
+constexpr double number(std::size_t n) { return static_cast<double>(n); }
+
+/// A product of `rows` x `depth` with `columns` columns, which tiles cover.
+[[gnu::cold]] inline double product_cycles(const Throughput& t, std::size_t rows, std::size_t depth,
+                                           std::size_t columns) {
+  const auto block = [&](std::size_t vectors) {
+    const std::size_t tallest = t.rows[vectors], tiles = (rows + tallest - 1) / tallest;
+    const double height = number(rows) / number(tiles), width = number(vectors);
+    return number(tiles) *
+           (std::max(height * width / t.multiply_adds, (height + width) / t.loads) * number(depth) + t.tile);
+  };
+  const std::size_t vectors = (columns + t.width - 1) / t.width;
+  return number(vectors / t.vectors) * block(t.vectors) + (vectors % t.vectors != 0 ? block(vectors % t.vectors) : 0);
+}
+
+/// Both gradients of a step: of the state before it, and of its matrix, for which one operand is transposed.
+[[gnu::cold]] inline double gradient_cycles(const Throughput& t, std::size_t rows, std::size_t depth,
+                                            std::size_t columns, bool of_state = true) {
+  constexpr double transposed = 5;  // cycles for a vector of values
+  const std::size_t fewer = std::min(rows, depth), more = std::max(rows, depth);
+  return (of_state ? product_cycles(t, depth, rows, columns) : 0) + product_cycles(t, more, columns, fewer) +
+         transposed * number(fewer) * std::ceil(number(columns) / number(t.width));
+}
+
+/// Merging cores first, ..., last - 1, one after the other, and writing the result.
+[[gnu::cold]] inline double merge_cycles(const Throughput& t, const TensorTrainShape& shape, std::size_t first,
+                                         std::size_t last) {
+  constexpr double element = 1;  // cycles
+  double left = number(shape.core(first).elements()), cycles = element * left;
+  for (std::size_t k = first + 1; k < last; ++k) {
+    const Shape core = shape.core(k);
+    const double products = left * number(core[1] * core[2] * core[3]);
+    left = products / number(core[0]);
+    cycles += products / (t.multiply_adds * number(t.width)) + 2 * element * left;
+  }
+  return cycles;
+}
+
+}  // namespace detail
+
+/// One step by itself, over the whole batch. The planner adds these up.
+[[gnu::cold]] inline double step_cycles(const Throughput& t, const Job& job, const ContractionStep& s) {
+  using detail::number;
+  const bool single = job.lanes == 1, training = job.purpose == Purpose::train;
+  const double merging = detail::merge_cycles(t, job.shape, s.first, s.last) * (training ? 3 : 1);
+  if (single) {
+    // The lanes are the first step's outputs, or, where all cores are one matrix, its columns.
+    const std::size_t columns = round_up(std::max<std::size_t>(s.columns, s.columns == 1 ? s.rows : 1), t.width);
+    const std::size_t rows = s.columns == 1 ? s.outer : s.rows;
+    const double each = detail::product_cycles(t, rows, s.depth, columns) * (s.columns == 1 ? 1 : number(s.outer));
+    return merging + each * (training ? 3.5 : 1);
+  }
+  const std::size_t columns = std::min(job.lanes, round_up(job.batch, t.width)) * s.columns;
+  const double panels = std::max(1.0, number(round_up(job.batch, t.width)) / number(job.lanes)) * number(s.outer);
+  double cycles = panels * detail::product_cycles(t, s.rows, s.depth, columns);
+  if (training) cycles += panels * detail::gradient_cycles(t, s.rows, s.depth, columns);
+  return merging + cycles;
+}
+
+/// The whole matrix times the batch, as a dense layer does it.
+[[gnu::cold]] inline double dense_cycles(const Throughput& t, const Job& job) {
+  using detail::number;
+  const std::size_t rows = job.shape.out.elements(), columns = job.shape.in.elements();
+  const double bytes = number(rows) * number(columns) * number(job.value_bytes);
+  const bool training = job.purpose == Purpose::train;
+  const std::size_t batch = job.lanes == 1 ? t.width : round_up(job.batch, t.width);
+  const double product = job.lanes == 1 ? number(rows) * number(columns) / (number(t.width) * t.loads / 2)
+                                        : detail::product_cycles(t, rows, columns, batch);
+  const double far = bytes > t.cache ? bytes / t.bytes : 0;
+  return (training ? 3 : 1) * std::max(product, far);
+}
+
+/// How deep a state lies when its steps are nested: what one strip of samples and one chunk of outputs make of it.
+struct Nesting {
+  std::size_t strip = 0, chunk = 0;
+  std::array<bool, backend::max_cores> stored{};
+};
+
+/// A contraction with nested steps, over the whole batch.
+[[gnu::cold]] inline double depth_first_cycles(const Throughput& t, const Job& job, const Contraction& c,
+                                               const Nesting& nesting) {
+  using detail::number;
+  const bool single = job.lanes == 1, training = job.purpose == Purpose::train;
+  const std::size_t steps = c.steps, strip = single ? 1 : nesting.strip;
+  const std::size_t chunk = single ? c.step[0].out : nesting.chunk;
+  const double chunks = number(c.step[0].out / chunk);
+  const double strips = single ? 1 : number(round_up(job.batch, t.width)) / number(strip);
+  const double value = number(job.value_bytes);
+
+  std::array<double, backend::max_cores> forward{}, gradient{}, times{}, bytes{}, pieces{};
+  double merging = 0, prefixes = 1;
+  std::size_t columns = single ? round_up(chunk, t.width) : chunk * strip;
+  std::array<std::size_t, backend::max_cores> width{};
+  for (std::size_t g = 0; g < steps; ++g) {
+    width[g] = g == 0 ? strip : columns;
+    if (g > 0) columns *= c.step[g].out;
+    // The state behind this step, for one value of the modes that are not in it: the rows of the next one's product.
+    if (g + 1 < steps) bytes[g] = number(c.step[g + 1].in * c.step[g].after() * columns) * value;
+  }
+  for (std::size_t g = steps; g-- > 0;) {
+    const ContractionStep& s = c.step[g];
+    const std::size_t out = g == 0 ? chunk : s.out, rows = s.after() * out, depth = s.in * s.before();
+    double each;
+    if (single && g == 0) {
+      const std::size_t next = c.step[1].in;
+      each = number(s.after()) * detail::product_cycles(t, next, depth, round_up(chunk, t.width)) / number(next);
+      gradient[g] = prefixes * 2.2 * each;
+    } else {
+      each = detail::product_cycles(t, rows, depth, width[g]);
+      gradient[g] = prefixes * detail::gradient_cycles(t, rows, depth, width[g]);
+    }
+    forward[g] = prefixes * each;
+    pieces[g] = prefixes / number(g + 1 < steps ? c.step[g + 1].in : 1);
+    if (g + 1 < steps && bytes[g] > t.cache) forward[g] += 2 * pieces[g] * bytes[g] / t.bytes;
+    prefixes *= number(s.in);
+    merging += detail::merge_cycles(t, job.shape, s.first, s.last);
+  }
+  const double input = number(c.features_in * (single ? 1 : strip)) * value;
+  double cycles = 0;
+  if (input > t.cache) cycles += input / t.bytes;
+  for (std::size_t g = 0; g < steps; ++g) cycles += forward[g];
+  if (training) {
+    merging *= 3;
+    for (std::size_t g = 0; g < steps; ++g) cycles += gradient[g];
+    if (input > t.cache) cycles += 3 * input / t.bytes;
+    for (std::size_t g = steps - 1; g-- > 0;) {
+      if (nesting.stored[g])
+        cycles += pieces[g] * bytes[g] * 2 / t.bytes;
+      else
+        times[g] = 1 + times[g + 1];
+      cycles += times[g] * forward[g];
+    }
+  }
+  return merging + strips * chunks * cycles;
+}
+
+}  // namespace tesla::inline TESLA_TARGET::network::contraction
