@@ -15,6 +15,18 @@ namespace {
 
 tesla::Sequential new_model(const Options& options) {
   tesla::Sequential model({.seed = options.seed});
+  if (options.model == "tt") {
+    const bool even = options.ranks.rank() == 1;  // one rank for all
+    model.add_layer(tesla::TensorTrain({.in = options.in,
+                                        .out = options.out,
+                                        .rank = even ? options.ranks[0] : 0,
+                                        .ranks = even ? tesla::Shape() : options.ranks,
+                                        .activation = tesla::relu,
+                                        .initializer = tesla::init::he_normal}));
+    model.add_layer(tesla::Dense({.units = 10}));
+    model.build({options.in.elements()});
+    return model;
+  }
   model.add_layer(tesla::Input({784}));
   model.add_layer(tesla::Dense({.units = 300, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
   model.add_layer(tesla::Dense({.units = 100, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
@@ -32,6 +44,19 @@ void compile(tesla::Sequential& model, const Options& options, double rate) {
     model.compile(tesla::optim::Adam({.learning_rate = rate}), loss, {accuracy});
   else
     model.compile(tesla::optim::AdamW({.learning_rate = rate}), loss, {accuracy});
+}
+
+/// Images of 28 x 28 in the middle of 32 x 32.
+tesla::data::Dataset<> padded(const tesla::data::Dataset<>& digits) {
+  constexpr std::size_t own = 28, side = 32, margin = (side - own) / 2;
+  if (digits.x().shape().back() != own * own)
+    tesla::raise<tesla::DataError>("only images of 28 x 28 can be padded, not of ", digits.x().shape().back(),
+                                   " pixels");
+  tesla::Tensor<float> x({digits.size(), side * side});
+  for (std::size_t s = 0; s < digits.size(); ++s)
+    for (std::size_t row = 0; row < own; ++row)
+      std::copy_n(digits.x().data() + (s * own + row) * own, own, x.data() + (s * side + row + margin) * side + margin);
+  return {std::move(x), digits.y()};
 }
 
 /// Whether Ctrl-C left the epochs at that.
@@ -55,9 +80,10 @@ void run(const Options& options) {
   if (model.network().output_shape().elements() != 10)
     tesla::raise<tesla::DataError>("the model in ", options.load, " has not the ten outputs that ten digits need");
 
-  const tesla::data::Split<> digits = options.data.empty() ? tesla::data::digits() : tesla::data::mnist(options.data);
+  tesla::data::Split<> digits = options.data.empty() ? tesla::data::digits() : tesla::data::mnist(options.data);
   std::printf("%s: %zu samples to train on, %zu to test on\n",
               options.data.empty() ? "drawn digits" : options.data.c_str(), digits.train.size(), digits.test.size());
+  if (model.network().input_shape().elements() == 1024) digits = {padded(digits.train), padded(digits.test)};
   model.summary(std::min(options.batch, digits.train.size()));
 
   const std::size_t last = compiled ? 0 : options.epochs / 5;

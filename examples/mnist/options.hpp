@@ -1,6 +1,9 @@
 // The command line of the MNIST example.
 #pragma once
 
+#include <tesla/tensor/shape.hpp>
+
+#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +15,8 @@
 
 struct Options {
   std::string data, save, load;
-  std::string optimizer = "sgd";
+  std::string model = "dense", optimizer = "sgd";
+  tesla::Shape in = {7, 4, 7, 4}, out = {5, 5, 5, 5}, ranks = {4};  // of the tensor-train
   std::size_t epochs = 10, batch = 64;
   double rate = 0;  // 0: what suits the optimizer
   int threads = 0;
@@ -22,9 +26,13 @@ struct Options {
 };
 
 inline constexpr const char* usage =
-    R"(Trains a network of 784-300-100-10 units to read digits, and tests it.
+    R"(Trains a small network to read digits, and tests it.
 
   --data DIR        the folder with MNIST's four files, plain or .gz (default: digits that the library draws)
+  --model NAME      dense: layers of 784-300-100-10 units; tt: a tensor-train layer, and 10 units (default: dense)
+  --in M,M,...      tt: modes of the image, whose product is 784, or 1024 to pad images to 32 x 32 (default: 7,4,7,4)
+  --out M,M,...     tt: as many modes of the layer's outputs (default: 5,5,5,5)
+  --ranks R,...     tt: one rank for all places between two cores, or one for each (default: 4)
   --epochs N        passes over the training samples, 0 to test only (default: 10); the last fifth of them
                     at a tenth of the rate
   --batch N         samples a step (default: 64)
@@ -57,10 +65,24 @@ Number number(const std::string& option, std::string_view value, Number least, N
   return result;
 }
 
+/// "7,4,7,4" as a shape.
+inline tesla::Shape sizes(const std::string& option, std::string_view value) {
+  std::array<std::size_t, tesla::Shape::max_rank> all{};
+  std::size_t count = 0;
+  for (std::size_t begin = 0; begin <= value.size(); ++count) {
+    const std::size_t end = std::min(value.find(',', begin), value.size());
+    if (count == all.size()) throw BadOption(option + " takes at most 8 numbers, not \"" + std::string(value) + "\"");
+    all[count] = number<std::size_t>(option, value.substr(begin, end - begin), 1, 4096,
+                                     "whole numbers from 1 to 4096 with commas between them");
+    begin = end + 1;
+  }
+  return tesla::Shape(std::span<const std::size_t>(all.data(), count));
+}
+
 /// ", did you mean --epochs?" for --epoch.
 inline std::string suggestion(std::string_view option) {
-  for (const std::string_view known : {"--data", "--epochs", "--batch", "--optimizer", "--rate", "--threads", "--seed",
-                                       "--save", "--load", "--help"}) {
+  for (const std::string_view known : {"--data", "--model", "--in", "--out", "--ranks", "--epochs", "--batch",
+                                       "--optimizer", "--rate", "--threads", "--seed", "--save", "--load", "--help"}) {
     const std::size_t same = known.size() < option.size() ? known.size() : option.size();
     if (same >= 4 && known.substr(0, same) == option.substr(0, same))
       return ", did you mean " + std::string(known) + "?";
@@ -98,6 +120,11 @@ inline Options parse(int count, char** arguments) {
       o.save = take();
     } else if (known == "--load") {
       o.load = take();
+    } else if (known == "--model") {
+      o.model = take();
+      if (o.model != "dense" && o.model != "tt") throw BadOption("--model takes dense or tt, not \"" + o.model + "\"");
+    } else if (known == "--in" || known == "--out" || known == "--ranks") {
+      (known == "--in" ? o.in : known == "--out" ? o.out : o.ranks) = detail::sizes(known, take());
     } else if (known == "--epochs") {
       o.epochs = detail::number<std::size_t>(known, take(), 0, 1'000'000, "a whole number from 0 to 1000000");
     } else if (known == "--batch") {
@@ -119,5 +146,11 @@ inline Options parse(int count, char** arguments) {
       throw BadOption("there is no option \"" + known + "\"" + detail::suggestion(known));
     }
   }
+  if (o.in.elements() != 784 && o.in.elements() != 1024)
+    throw BadOption("--in takes modes whose product is 784 or 1024, not " + std::to_string(o.in.elements()));
+  if (o.in.rank() != o.out.rank()) throw BadOption("--in and --out take as many modes as each other");
+  if (o.ranks.rank() != 1 && o.ranks.rank() + 1 != o.in.rank())
+    throw BadOption("--ranks takes one number, or one for each of the " + std::to_string(o.in.rank() - 1) +
+                    " places between two cores");
   return o;
 }
