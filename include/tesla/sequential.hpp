@@ -338,6 +338,7 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const train::StepName
                     Panels<const T>(all));
       }
   }
+  store.touch();
   const std::size_t number = ++training_.step;
   std::vector<T*>& state = training_.slot_pointers;
   for (std::size_t i = slots.size(); i-- > 0;) {

@@ -412,7 +412,7 @@ TEST_CASE("merging: products of cores, and gradients handed back", "[network][co
     for (const std::size_t axis : order) strides[axis] = size, size *= extents[axis];
     const CoreLayout layout{strides[0], out, 0, strides[1], strides[2], strides[3]};
 
-    const Merger<double> merger(shape, cores);
+    const Merger<double> merger(shape, cores, [](const backend::Product<double>& p) { backend::Cpu().multiply(p); });
     std::vector<double> scratch(std::max(merger.merge_scratch(first, last), merger.unmerge_scratch(first, last)) + 1,
                                 1e9);
     scratch.back() = 5;

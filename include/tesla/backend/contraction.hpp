@@ -59,6 +59,7 @@ struct Throughput {
   std::size_t vectors = 1;                         // in the widest tile
   double multiply_adds = 1, loads = 2;             // vectors a cycle
   double tile = 4;                                 // cycles to begin and end a tile
+  double call = 4;                                 // cycles to begin a product
   double bytes = 8;                                // a cycle, to or from beyond the near caches,
   double cache = 512 << 10;                        // and how many bytes those hold
   double gigahertz = 3;

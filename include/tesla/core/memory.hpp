@@ -4,7 +4,9 @@
 #include <tesla/core/error.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -20,10 +22,16 @@ constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-/// Elements of memory that a computation takes: from its forward to its backward pass, and within either.
+/// Elements of memory that a computation takes: of its own, from call to call, and within a call.
 struct MemoryNeed {
   std::size_t kept = 0, scratch = 0;
 };
+
+/// A number that was never given before in this process: what carries the same one has not changed.
+inline std::uint64_t next_stamp() {
+  static std::atomic<std::uint64_t> last{0};
+  return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
 
 /// Multiplies sizes that may come from outside; an overflow is an error and not a small number.
 inline std::size_t checked_product(std::size_t a, std::size_t b) {

@@ -9,7 +9,9 @@
 #include <tesla/tensor/tensor.hpp>
 
 #include <algorithm>
+#include <array>
 #include <concepts>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -70,6 +72,9 @@ struct Pass {
   std::span<Slot> slots;
   std::span<Panels<T>> kept;
   std::span<T> kept_memory, scratch;  // what the layer's memory() asked for
+  // Of the parameters' values, and of kept_memory: what a layer derives from its values and keeps there is good for as
+  // long as both are the same.
+  std::array<std::uint64_t, 2> stamps = {};
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.

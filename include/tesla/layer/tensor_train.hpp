@@ -139,7 +139,7 @@ struct TensorTrain : TensorTrainOptions {
     const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
     const T* const bias = use_bias ? pass.parameter(in.rank()).data : nullptr;
     const auto run = [&](backend::InPlace<T> f) {
-      execution.forward(pass.backend, cores.used(), x, z, bias, f, pass.kept_memory, pass.scratch);
+      execution.forward(pass.backend, cores.used(), x, z, bias, f, pass.kept_memory, pass.scratch, pass.stamps);
     };
     if constexpr (requires { typename B::template DepthFirst<T>; })
       if (!keep && execution.applies() && activation.visit([&](const auto& f) { run(B::template in_place<T>(f)); }))

@@ -315,7 +315,7 @@ class Network {
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
     return {*backend_, w.training(),     e.in,       std::span(slots_).subspan(e.first_parameter, e.parameters),
-            w.kept(i), w.kept_memory(i), w.scratch()};
+            w.kept(i), w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()}};
   }
 
   std::unique_ptr<B> backend_;

@@ -6,6 +6,7 @@
 #include <tesla/layer/layer.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,7 +36,13 @@ class ParameterStore {
     size_ += rows * stride;
     return places_.size() - 1;
   }
-  void allocate_values() { value_ = {*backend_, size_}; }
+  void allocate_values() {
+    value_ = {*backend_, size_};
+    touch();
+  }
+  /// Says that values have changed, or will in a moment.
+  void touch() { stamp_ = next_stamp(); }
+  std::uint64_t stamp() const { return stamp_; }
   void allocate_gradients() { gradient_ = {*backend_, size_}; }
   /// The optimizer's memory, all zero.
   [[gnu::cold]] void allocate_slots(std::size_t count) {
@@ -78,7 +85,8 @@ class ParameterStore {
     return result;
   }
   template <class From>
-  [[gnu::cold]] void write(T* block, const ParameterPlace& p, const From* values) const {
+  [[gnu::cold]] void write(T* block, const ParameterPlace& p, const From* values) {
+    touch();
     std::vector<T> row;
     for (std::size_t r = 0; r < p.rows; ++r) {
       row.assign(values + r * p.columns, values + (r + 1) * p.columns);
@@ -93,6 +101,7 @@ class ParameterStore {
   backend::Memory<T, B> value_, gradient_;
   std::vector<backend::Memory<T, B>> slots_;
   std::vector<T*> slot_pointers_;
+  std::uint64_t stamp_ = 0;
 };
 
 /// One parameter, to read and to set. It refers to its model, which must outlive it.

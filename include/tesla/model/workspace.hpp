@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <vector>
@@ -45,6 +46,7 @@ class Workspace {
   /// Places everything from `base` on and returns how many elements that takes; a null base only counts.
   std::size_t lay_out(T* base, std::size_t batch, std::size_t lanes, bool training) {
     batch_ = batch, training_ = training;
+    if (base != nullptr) stamp_ = next_stamp();
     std::size_t used = 0;
     const auto take = [&](std::size_t n) {
       T* const at = base == nullptr ? nullptr : base + used;
@@ -99,6 +101,8 @@ class Workspace {
   }
 
   std::size_t batch() const { return batch_; }
+  /// Another one whenever memory was placed anew.
+  std::uint64_t stamp() const { return stamp_; }
   bool training() const { return training_; }
   Panels<T> input() const { return input_; }
   Panels<T> target() const { return target_; }
@@ -121,6 +125,7 @@ class Workspace {
  private:
   WorkspaceNeeds needs_;
   std::size_t batch_ = 0, lanes_ = 1;
+  std::uint64_t stamp_ = 0;
   bool training_ = false;
   double input_limit_ = 0;
   Panels<T> input_, target_;

@@ -42,7 +42,7 @@ class Cpu {
     t.width = cpu::width<T>, t.vectors = cpu::max_vectors;
     for (std::size_t v = 1; v < t.rows.size(); ++v) t.rows[v] = cpu::max_rows(cpu::tile_vectors(v));
     t.multiply_adds = cpu::max_vectors == 4 ? 1.4 : 2;  // some processors do 512 bits in two halves
-    t.tile = 30;
+    t.tile = 60, t.call = 50;
     return t;
   }
 

@@ -40,30 +40,37 @@ constexpr double number(std::size_t n) { return static_cast<double>(n); }
            (std::max(height * width / t.multiply_adds, (height + width) / t.loads) * number(depth) + t.tile);
   };
   const std::size_t vectors = (columns + t.width - 1) / t.width;
-  return number(vectors / t.vectors) * block(t.vectors) + (vectors % t.vectors != 0 ? block(vectors % t.vectors) : 0);
+  return t.call + number(vectors / t.vectors) * block(t.vectors) +
+         (vectors % t.vectors != 0 ? block(vectors % t.vectors) : 0);
 }
 
 /// Both gradients of a step: of the state before it, and of its matrix, for which one operand is transposed.
 [[gnu::cold]] inline double gradient_cycles(const Throughput& t, std::size_t rows, std::size_t depth,
-                                            std::size_t columns, bool of_state = true) {
+                                            std::size_t columns) {
   constexpr double transposed = 5;  // cycles for a vector of values
-  const std::size_t fewer = std::min(rows, depth), more = std::max(rows, depth);
-  return (of_state ? product_cycles(t, depth, rows, columns) : 0) + product_cycles(t, more, columns, fewer) +
-         transposed * number(fewer) * std::ceil(number(columns) / number(t.width));
+  const auto with_turned = [&](std::size_t turned, std::size_t other) {
+    return product_cycles(t, other, columns, turned) +
+           transposed * number(turned) * std::ceil(number(columns) / number(t.width));
+  };
+  return product_cycles(t, depth, rows, columns) + std::min(with_turned(rows, depth), with_turned(depth, rows));
 }
 
-/// Merging cores first, ..., last - 1, one after the other, and writing the result.
-[[gnu::cold]] inline double merge_cycles(const Throughput& t, const TensorTrainShape& shape, std::size_t first,
-                                         std::size_t last) {
-  constexpr double element = 1;  // cycles
-  double left = number(shape.core(first).elements()), cycles = element * left;
-  for (std::size_t k = first + 1; k < last; ++k) {
-    const Shape core = shape.core(k);
-    const double products = left * number(core[1] * core[2] * core[3]);
-    left = products / number(core[0]);
-    cycles += products / (t.multiply_adds * number(t.width)) + 2 * element * left;
-  }
-  return cycles;
+/// Merging cores first, ..., last - 1 in halves, and writing the result; in training also what the gradient takes on
+/// its way back. Predictions find what they have merged once.
+[[gnu::cold]] inline double merge_cycles(const Throughput& t, const Job& job, std::size_t first, std::size_t last,
+                                         bool from_right) {
+  if (job.purpose == Purpose::predict) return 0;
+  constexpr double back = 2.5;  // times the way there
+  const double element =
+      from_right || last == job.shape.size() ? 3 : 6;  // cycles; turned round it is no longer in runs
+  double left = 1, right = 1;
+  const std::size_t mid = first + (last - first) / 2;
+  for (std::size_t k = first; k < last; ++k) (k < mid ? left : right) *= number(job.shape.in[k] * job.shape.out[k]);
+  const double size = number(job.shape.rank(first)) * left * right * number(job.shape.rank(last));
+  if (last - first == 1) return (1 + back) * element * size;
+  const double products = size * number(job.shape.rank(mid)) * 1.2 / (t.multiply_adds * number(t.width));
+  return (1 + back) * (products + element * size) + merge_cycles(t, job, first, mid, true) +
+         merge_cycles(t, job, mid, last, true);
 }
 
 }  // namespace detail
@@ -72,7 +79,7 @@ constexpr double number(std::size_t n) { return static_cast<double>(n); }
 [[gnu::cold]] inline double step_cycles(const Throughput& t, const Job& job, const ContractionStep& s) {
   using detail::number;
   const bool single = job.lanes == 1, training = job.purpose == Purpose::train;
-  const double merging = detail::merge_cycles(t, job.shape, s.first, s.last) * (training ? 3 : 1);
+  const double merging = detail::merge_cycles(t, job, s.first, s.last, s.from_right);
   if (single) {
     // The lanes are the first step's outputs, or, where all cores are one matrix, its columns.
     const std::size_t columns = round_up(std::max<std::size_t>(s.columns, s.columns == 1 ? s.rows : 1), t.width);
@@ -143,14 +150,13 @@ struct Nesting {
     pieces[g] = prefixes / number(g + 1 < steps ? c.step[g + 1].in : 1);
     if (g + 1 < steps && bytes[g] > t.cache) forward[g] += 2 * pieces[g] * bytes[g] / t.bytes;
     prefixes *= number(s.in);
-    merging += detail::merge_cycles(t, job.shape, s.first, s.last);
+    merging += detail::merge_cycles(t, job, s.first, s.last, s.from_right);
   }
   const double input = number(c.features_in * (single ? 1 : strip)) * value;
   double cycles = 0;
   if (input > t.cache) cycles += input / t.bytes;
   for (std::size_t g = 0; g < steps; ++g) cycles += forward[g];
   if (training) {
-    merging *= 3;
     for (std::size_t g = 0; g < steps; ++g) cycles += gradient[g];
     if (input > t.cache) cycles += 3 * input / t.bytes;
     for (std::size_t g = steps - 1; g-- > 0;) {

@@ -1,12 +1,15 @@
 // Plans put to work: samples times a tensor-train on any backend, and the gradients of that.
 #pragma once
 
+#include <tesla/backend/reference/reference.hpp>
 #include <tesla/core/memory.hpp>
 #include <tesla/network/contraction/breadth_first.hpp>
 #include <tesla/network/contraction/merge.hpp>
 #include <tesla/network/contraction/planner.hpp>
 
 #include <array>
+#include <cstdint>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -76,7 +79,7 @@ class Execution {
                      kernels.gradient_layout(g), kernels.padded(g)};
       kernels_ = {kernels.kept_size(), kernels.scratch_size(training_)};
     });
-    const Merger<T> merger(plan_.job.shape, {});
+    const Merger<T> merger(plan_.job.shape, {}, nullptr);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
       const ContractionStep& s = contraction_.step[g];
       const std::size_t need =
@@ -86,9 +89,9 @@ class Execution {
   }
 
   MemoryNeed memory() const {
-    MemoryNeed need = {training_ ? kernels_.kept : 0, kernels_.scratch + merging_};
+    MemoryNeed need = {cache_line / sizeof(T) + (training_ ? kernels_.kept : 0), kernels_.scratch + merging_};
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
-      (training_ ? need.kept : need.scratch) += rounded(steps_[g].matrix_size);
+      need.kept += rounded(steps_[g].matrix_size);
       if (training_) need.scratch += rounded(steps_[g].gradient_size);
     }
     return need;
@@ -97,21 +100,18 @@ class Execution {
   /// Whether forward() can apply an elementwise function.
   bool applies() const { return contraction_.depth_first; }
 
-  /// y = f(W x + bias); the bias may be null. A plan for training leaves in `kept` what backward() takes.
+  /// Of the cores' values, and of `kept`; zeros: of what will never be the same again.
+  using Stamps = std::array<std::uint64_t, 2>;
+
+  /// y = f(W x + bias); the bias may be null. A plan for training leaves in `kept` what backward() takes. The merged
+  /// cores stay there, and are not made again under the same stamps.
   [[gnu::noinline]] void forward(B& backend, std::span<const Matrix<T>> cores, Panels<const T> x, Panels<T> y,
-                                 const T* bias, backend::InPlace<T> f, std::span<T> kept, std::span<T> scratch) const {
-    const Matrices matrices = place(training_ ? kept : scratch, &Step::matrix_size);
+                                 const T* bias, backend::InPlace<T> f, std::span<T> kept, std::span<T> scratch,
+                                 const Stamps& stamps = {}) const {
+    T* const head = take(kept, cache_line / sizeof(T));
+    const Matrices matrices = place(kept, &Step::matrix_size);
     T* const room = take(scratch, merging_);
-    detail::MatricesOnHost<T, B> host(backend, cores, true);
-    detail::OnHost<T, B> host_room(backend, room, merging_, false);
-    const Merger<T> merger(plan_.job.shape, host.matrices());
-    for (std::size_t g = 0; g < contraction_.steps; ++g) {
-      const Step& step = steps_[g];
-      if (step.padded) backend.fill(matrices[g], step.matrix_size, T(0));
-      detail::OnHost<T, B> matrix(backend, matrices[g], step.matrix_size, true);
-      merger.merge(contraction_.step[g].first, contraction_.step[g].last, step.matrix, matrix.data(), host_room.data());
-      matrix.send(backend);
-    }
+    if (!made_before(head, stamps)) merge(backend, cores, matrices, room);
     with_kernels([&](const auto& kernels) {
       kernels.forward(backend, constant(matrices), x, y, bias, f, training_ ? kept.data() : nullptr, scratch);
     });
@@ -121,6 +121,7 @@ class Execution {
   [[gnu::noinline]] void backward(B& backend, std::span<const Matrix<T>> cores, std::span<const Matrix<T>> gradients,
                                   Panels<const T> x, Panels<const T> dy, Panels<T> dx, std::span<T> kept,
                                   std::span<T> scratch) const {
+    take(kept, cache_line / sizeof(T));
     const Matrices matrices = place(kept, &Step::matrix_size);
     T* const room = take(scratch, merging_);
     const Matrices sums = place(scratch, &Step::gradient_size);
@@ -130,7 +131,7 @@ class Execution {
     });
     detail::MatricesOnHost<T, B> host(backend, cores, true), to(backend, gradients, true);
     detail::OnHost<T, B> host_room(backend, room, merging_, false);
-    const Merger<T> merger(plan_.job.shape, host.matrices());
+    const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
       detail::OnHost<T, B> sum(backend, sums[g], steps_[g].gradient_size, true);
       merger.unmerge(contraction_.step[g].first, contraction_.step[g].last, steps_[g].gradient, sum.data(),
@@ -157,6 +158,13 @@ class Execution {
     f(BreadthFirst<T, B>(contraction_, plan_.job.batch, plan_.job.lanes));
   }
 
+  /// A product of host memory.
+  static void on_host(const Product<T>& p) {
+    if constexpr (B::host_memory)
+      B().multiply(p);
+    else
+      backend::Reference().multiply(p);
+  }
   static std::size_t rounded(std::size_t n) { return round_up(n, cache_line / sizeof(T)); }
   static T* take(std::span<T>& from, std::size_t n) {
     T* const at = from.data();
@@ -167,6 +175,25 @@ class Execution {
     Matrices matrices{};
     for (std::size_t g = 0; g < contraction_.steps; ++g) matrices[g] = take(memory, steps_[g].*size);
     return matrices;
+  }
+  /// Whether the head of the kept memory carries these stamps; from now on it does.
+  bool made_before(T* head, const Stamps& stamps) const {
+    if constexpr (!B::host_memory) return false;
+    if (stamps != Stamps() && std::memcmp(head, stamps.data(), sizeof stamps) == 0) return true;
+    std::memcpy(head, stamps.data(), sizeof stamps);
+    return false;
+  }
+  void merge(B& backend, std::span<const Matrix<T>> cores, const Matrices& matrices, T* room) const {
+    detail::MatricesOnHost<T, B> host(backend, cores, true);
+    detail::OnHost<T, B> host_room(backend, room, merging_, false);
+    const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
+    for (std::size_t g = 0; g < contraction_.steps; ++g) {
+      const Step& step = steps_[g];
+      if (step.padded) backend.fill(matrices[g], step.matrix_size, T(0));
+      detail::OnHost<T, B> matrix(backend, matrices[g], step.matrix_size, true);
+      merger.merge(contraction_.step[g].first, contraction_.step[g].last, step.matrix, matrix.data(), host_room.data());
+      matrix.send(backend);
+    }
   }
   std::span<const T* const> constant(const Matrices& matrices) const { return {matrices.data(), contraction_.steps}; }
 

@@ -167,7 +167,9 @@ struct Abilities {
   // Step by step the state goes through memory.
   const bool single = can.depth_first && job.lanes == 1;
   for (const Sequence& s : Search(job, t, {!single, !single, !single}, most).run()) {
-    Candidate c{contraction_of(job.shape, s), s.cycles};
+    // What the model does not see: whole states are transposed for gradients, and every step wakes the threads.
+    Candidate c{contraction_of(job.shape, s),
+                s.cycles * (job.purpose == Purpose::train ? 1.2 : 1) + 5000 * number(s.steps.size())};
     for (std::size_t k = 0; k + 1 < c.contraction.steps; ++k) {
       const ContractionStep& step = c.contraction.step[k];
       const double bytes = number(step.outer * step.rows * step.columns * job.batch * job.value_bytes);
@@ -175,8 +177,7 @@ struct Abilities {
     }
     if (c.contraction.steps == 1) {
       // One matrix is what a dense layer does, once it is there.
-      c.cycles = dense_cycles(t, job) +
-                 merge_cycles(t, job.shape, 0, job.shape.size()) * (job.purpose == Purpose::train ? 3 : 1);
+      c.cycles = dense_cycles(t, job) + merge_cycles(t, job, 0, job.shape.size(), true);
     } else if (can.depth_first) {
       bool mixed = false;
       for (std::size_t k = 1; k < c.contraction.steps; ++k)
