@@ -67,7 +67,7 @@ peers::Run prepare(const peers::Case& c) {
 }
 
 static peers::Run setup(const peers::Case& c) {
-  if (c.kind == "product") return {};
+  if (!c.network()) return {};
   switch (c.sizes.size()) {
     case 2:
       return prepare<Classifier<Input>>(c);

@@ -28,13 +28,36 @@ CASES += [f"predict:{net}:1" for net in NETWORKS] + ["predict:784-300-100-10:128
 CASES += [
     f"product:{shape}" for shape in ("300:784:32", "300:784:128", "256:256:256", "1024:1024:128", "1024:1024:1024")
 ]
+TENSOR_TRAINS = [
+    "4x8x8x4:4x8x8x4:8:128",
+    "4x8x8x4:4x8x8x4:4:128",
+    "4x7x4x7:4x8x4x8:8:128",
+    "8x8x8x8:8x8x8x8:8:128",
+    "2x7x8x8x7x4:4x4x4x4x4x4:4:96",
+    "2x7x8x8x7x4:4x4x4x4x4x4:4:1",
+    "16x16x16:16x16x16:8:128",
+]
+PASSES = ("forward", "both")
+CASES += [f"tt:{layer}:{way}" for layer in TENSOR_TRAINS for way in PASSES]
+# Dense layers of the same sizes, to see what the tensor-trains save.
+CASES += [f"dense:{layer}:{way}" for layer in ("1024:1024:128", "784:1024:128", "4096:4096:128") for way in PASSES]
 CHART = [
     "step:784-300-100-10:1:adam",
     "step:784-300-100-10:64:adam",
     "step:784-128-10:64:adam",
     "step:784-1024-1024-10:128:adam",
 ]
-PYTHON_PEERS = {"PyTorch": ("torch", "torch_worker.py"), "JAX": ("jax", "jax_worker.py")}
+PYTHON_PEERS = {
+    "PyTorch": ("torch", "torch_worker.py"),
+    "JAX": ("jax", "jax_worker.py"),
+    "TensorLy-Torch": ("tltorch", "tltorch_worker.py"),
+}
+SECTIONS = {
+    "Training steps": ("step",),
+    "Predictions": ("predict",),
+    "Products": ("product",),
+    "Tensor-trains": ("tt", "dense"),
+}
 BUILT_PEERS = {name: f"{name.lower()}_worker" for name in ("Eigen", "OpenBLAS", "dlib", "mlpack")}
 
 
@@ -275,7 +298,7 @@ def main():
     parser.add_argument(
         "--build", default=str(HERE.parents[1] / "build/peers"), help="where build.sh put the C++ workers"
     )
-    parser.add_argument("--python", help="interpreter that has PyTorch and JAX (default: the one install.sh made)")
+    parser.add_argument("--python", help="interpreter that has the Python peers (default: the one install.sh made)")
     parser.add_argument("--only", help="peers to use, comma-separated (default: all)")
     parser.add_argument("--cases", default="", metavar="REGEX", help="only the cases in which this is found")
     parser.add_argument("--case", action="append", default=[], help="a case besides the usual ones; may be given again")
@@ -312,8 +335,8 @@ def main():
     note = "Median microseconds per step, in brackets the number of threads; ratio = best peer / TESLA."
     pages = [about + "\n\n" + note]
     print(about, note, sep="\n")
-    for kind, title in (("step", "Training steps"), ("predict", "Predictions"), ("product", "Products")):
-        group = [row for row in rows if row["case"].startswith(kind + ":")]
+    for title, kinds in SECTIONS.items():
+        group = [row for row in rows if row["case"].split(":")[0] in kinds]
         libraries = [name for name in workers if any(name in row["best"] for row in group)]
         if group and libraries:
             cells = table(group, libraries)

@@ -116,6 +116,7 @@ static peers::Run setup(const peers::Case& c) {
       return result(0, 0);
     };
   }
+  if (!c.network()) return {};
   const auto network = std::make_shared<Network>(c);
   return [network, training = c.kind == "step"](int steps) {
     double sum = 0;

@@ -3,6 +3,8 @@
 jax_worker.py THREADS
 """
 
+import itertools
+import math
 import os
 import sys
 
@@ -101,17 +103,18 @@ def looped(case):
     return run
 
 
-def repeated(function, arguments, shape):
+def repeated(function, arguments):
     """Calls that each wait for the one before, because it gives the memory for the result."""
     step = jax.jit(lambda previous, *rest: function(*rest), donate_argnums=0, keep_unused=True)
-    result, turn = jnp.zeros(shape), 0
+    result = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, *arguments[0]))
+    turn = 0
 
     def run(steps):
         nonlocal result, turn
         for _ in range(steps):
             result = step(result, *arguments[turn])
             turn = (turn + 1) % len(arguments)
-        checks.append(float(jax.block_until_ready(result)[0, 0]))
+        checks.append(float(jax.tree.leaves(jax.block_until_ready(result))[0][0, 0]))
         return steps
 
     return run
@@ -120,14 +123,45 @@ def repeated(function, arguments, shape):
 def prediction(case):
     layers = start(case)[0]
     data = [(layers, jnp.asarray(x)) for x in protocol.data(case)[0]]
-    return repeated(forward, data, (case.batch, case.sizes[-1]))
+    return repeated(forward, data)
 
 
 def product(case):
     m, k, n = case.sizes
     random = np.random.default_rng(3)
     w, x = (jnp.asarray(random.standard_normal(shape, np.float32)) for shape in ((m, k), (k, n)))
-    return repeated(jnp.matmul, [(w, x)], (m, n))
+    return repeated(jnp.matmul, [(w, x)])
+
+
+MULTIPLY = {  # by the place of the samples, the one that is faster there
+    "first": lambda core, z: jnp.einsum("mk,bkn->bmn", core, z),
+    "last": lambda core, z: jnp.broadcast_to(core, (len(z), *core.shape)) @ z,
+}
+
+
+def layer(case, way):
+    """One linear layer, dense or a tensor-train; the result is y or, with the backward pass, y, dx and d(cores)."""
+    x, dy, cores = jax.tree.map(jnp.asarray, protocol.layer_data(case))
+    if case.kind == "dense" or (way == "dense" and not case.backward):  # made once, for all predictions
+        matrix = cores[0] if case.kind == "dense" else protocol.whole_matrix(cores, jnp.einsum)
+        cores, way = [matrix.T.copy()], "product"
+
+    def forward(x, cores):
+        if way == "product":
+            return x @ cores[0]
+        if way == "dense":
+            return x @ protocol.whole_matrix(cores, jnp.einsum).T
+        if way == "einsum":
+            z = jnp.einsum(protocol.equation(case), x.reshape(-1, *case.inputs), *cores, optimize="optimal")
+            return z.reshape(len(x), -1)
+        end, samples = way
+        return protocol.chain(x, cores, end, samples, MULTIPLY[samples], jnp.transpose)
+
+    def both(x, dy, cores):
+        y, back = jax.vjp(forward, x, cores)
+        return y, *back(dy)
+
+    return repeated(both, [(x, dy, cores)]) if case.backward else repeated(forward, [(x, cores)])
 
 
 def setup(case):
@@ -137,6 +171,11 @@ def setup(case):
         return [("jit", lambda: prediction(case))]
     if case.kind == "step":
         return [("step", lambda: one_by_one(case)), ("scan", lambda: looped(case))]
+    if case.kind in ("tt", "dense"):
+        ways = ["dense"] if math.prod(case.sizes) <= protocol.DENSE_LIMIT else []
+        if case.kind == "tt":
+            ways += ["einsum", *itertools.product(("first", "last"), MULTIPLY)]
+        return [(str(way), lambda way=way: layer(case, way)) for way in ways]
     return []
 
 

@@ -55,7 +55,7 @@ peers::Run prepare(const peers::Case& c, Rule rule, double rate) {
 }
 
 static peers::Run setup(const peers::Case& c) {
-  if (c.kind == "product") return {};
+  if (!c.network()) return {};
   if (c.adam) return prepare(c, ens::AdamUpdate(1e-8, 0.9, 0.999), peers::adam_rate * c.batch);
   return prepare(c, ens::MomentumUpdate(peers::momentum), peers::sgd_rate);
 }

@@ -1,5 +1,7 @@
 """What the Python workers share: the line protocol (described in worker.hpp), the timing and the fixed data."""
 
+import math
+import string
 import sys
 import time
 
@@ -7,6 +9,7 @@ import numpy as np
 
 SGD_RATE, MOMENTUM, ADAM_RATE = 0.01, 0.9, 0.001
 SAMPLE = 22e3  # microseconds that a sample lasts at least
+DENSE_LIMIT = 1 << 24  # weights of a tensor-train, above which it is not built as a dense matrix: that is hopeless
 
 
 class Case:
@@ -14,6 +17,12 @@ class Case:
         self.kind, *rest = name.split(":")
         if self.kind == "product":
             self.sizes = [int(size) for size in rest]
+        elif self.kind in ("tt", "dense"):
+            self.inputs, self.outputs = (tuple(int(mode) for mode in modes.split("x")) for modes in rest[:2])
+            self.sizes = [math.prod(self.inputs), math.prod(self.outputs)]
+            inner = (int(rest[2]) if self.kind == "tt" else 0,) * (len(self.inputs) - 1)
+            self.ranks = (1, *inner, 1)
+            self.batch, self.backward = int(rest[-2]), rest[-1] == "both"
         else:
             self.sizes = [int(size) for size in rest[0].split("-")]
             self.batch = int(rest[1])
@@ -38,6 +47,58 @@ def weights(case):
             (random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32), np.zeros(outputs, np.float32))
         )
     return layers
+
+
+def layer_data(case):
+    """x and dy of one layer, a sample a row, and its cores, or its one matrix, of outputs x inputs."""
+    random = np.random.default_rng(4)
+    x, dy = (random.uniform(-0.5, 0.5, (case.batch, size)).astype(np.float32) for size in case.sizes)
+    if case.kind == "dense":
+        bound = (3 / case.sizes[0]) ** 0.5
+        return x, dy, [random.uniform(-bound, bound, case.sizes[::-1]).astype(np.float32)]
+    # An entry of the matrix is a sum over all ranks of products of one number of each core.
+    deviation = (case.sizes[0] * math.prod(case.ranks)) ** (-0.5 / len(case.inputs))
+    bound = 3**0.5 * deviation
+    shapes = zip(case.ranks, case.outputs, case.inputs, case.ranks[1:])
+    return x, dy, [random.uniform(-bound, bound, shape).astype(np.float32) for shape in shapes]
+
+
+def equation(case):
+    """A tensor-train layer in the words of einsum: samples with inputs, all cores -> samples with outputs."""
+    count = len(case.inputs)
+    ins, outs, ranks = (string.ascii_letters[16 * i : 16 * i + count + 1] for i in range(3))
+    cores = (ranks[k] + outs[k] + ins[k] + ranks[k + 1] for k in range(count))
+    return f"Z{ins[:count]},{','.join(cores)}->Z{outs[:count]}"
+
+
+def chain(x, cores, end, samples, multiply, permute):
+    """y = W x, one core after another from the first or the last end, with the samples first or last in memory.
+
+    What stands between two cores is (modes not yet met, rank, modes made) or, from the first core on, (modes made,
+    rank, modes not yet met), with the samples at one side. So a core always meets the middle, and nothing has to move.
+    multiply(core as a matrix, (before, columns of the matrix, after)) gives (before, rows of the matrix, after).
+    """
+    batch = len(x)
+    z, before, after = (x, batch, 1) if samples == "first" else (x.T, 1, batch)
+    for core in cores if end == "first" else cores[::-1]:
+        left, out, inner, right = core.shape
+        if end == "first":
+            matrix = permute(core, (1, 3, 0, 2)).reshape(out * right, left * inner)
+            z = multiply(matrix, z.reshape(before, left * inner, -1))
+            before *= out
+        else:
+            z = multiply(core.reshape(left * out, inner * right), z.reshape(-1, inner * right, after))
+            after *= out
+    return z.reshape(batch, -1) if samples == "first" else z.reshape(-1, batch).T
+
+
+def whole_matrix(cores, einsum):
+    """W as outputs x inputs."""
+    matrix = cores[0][0]
+    for core in cores[1:]:
+        matrix = einsum("oir,rpjs->opijs", matrix, core)
+        matrix = matrix.reshape(matrix.shape[0] * matrix.shape[1], matrix.shape[2] * matrix.shape[3], -1)
+    return matrix[:, :, 0]
 
 
 def timed(run, steps):

@@ -1,5 +1,6 @@
 // TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling,
-// gathering of batches and accuracy; predictions through predict_into; products through the backend.
+// gathering of batches and accuracy; predictions through predict_into; products through the backend; the passes of one
+// layer through predict_into and through the network that a model holds.
 #include <tesla/tesla.hpp>
 
 #include "worker.hpp"
@@ -53,6 +54,79 @@ class Network {
   double loss_ = 0;
 };
 
+/// Stands before the layer that is measured, because a network asks its first trained layer for no gradient of the
+/// input. Its output is given from outside, which costs no copy.
+struct Source {
+  static constexpr std::string_view kind = "Source";
+
+  tesla::Shape setup(const tesla::Shape& in, tesla::layer::Setup& setup) const {
+    setup.parameter("unused", {1}, tesla::init::zeros);  // makes it a trained layer
+    return in;
+  }
+  template <class T, class B>
+  void forward(tesla::layer::Pass<T, B>&, tesla::Panels<const T>, tesla::Panels<T>) const {}
+  template <class T, class B>
+  void backward(tesla::layer::Pass<T, B>&, tesla::Panels<const T>, tesla::Panels<T>, tesla::Panels<T>,
+                tesla::Panels<T>) const {}
+};
+
+/// One layer without bias, from rows of x to rows of y, or from rows of x and of dy to rows of dx and to gradients.
+class OneLayer {
+ public:
+  explicit OneLayer(const peers::Case& c)
+      : batch_(static_cast<std::size_t>(c.batch)),
+        features_(static_cast<std::size_t>(c.sizes[0])),
+        units_(static_cast<std::size_t>(c.sizes[1])),
+        x_(peers::uniform(batch_ * features_, -0.5f, 0.5f, 6)),
+        dy_(peers::uniform(batch_ * units_, -0.5f, 0.5f, 7)),
+        y_(dy_.size()),
+        dx_(x_.size()) {
+    if (c.backward) model_.add_layer(Source());
+    if (c.kind == "tt")
+      model_.add_layer(tesla::TensorTrain({.in = shape(c.in),
+                                           .out = shape(c.out),
+                                           .rank = static_cast<std::size_t>(c.rank),
+                                           .use_bias = false,
+                                           .name = "layer"}));
+    else
+      model_.add_layer(tesla::Dense({.units = units_, .use_bias = false, .name = "layer"}));
+    model_.build({features_});
+  }
+
+  double forward(int steps) {
+    for (int i = 0; i < steps; ++i)
+      model_.predict_into(tesla::ArrayView(x_.data(), {batch_, features_}), y_, {.batch_size = batch_});
+    return static_cast<double>(y_[0]);
+  }
+
+  double both(int steps) {
+    auto& net = model_.network();
+    auto& backend = net.backend();
+    auto& w = net.workspace(batch_, true, 0);
+    const tesla::ArrayView x(x_.data(), {batch_, features_}), dy(dy_.data(), {batch_, units_});
+    for (int i = 0; i < steps; ++i) {
+      backend.gather(tesla::backend::Rows{&x, nullptr, 0, batch_}, w.output(0), tesla::backend::Matrix<float>());
+      net.forward(w);
+      backend.gather(tesla::backend::Rows{&dy, nullptr, 0, batch_}, w.gradient(1), tesla::backend::Matrix<float>());
+      net.backward(w);
+      for (auto& slot : net.gradient_slots())
+        if (slot.dy) backend.multiply(net.gradient_product(w, slot));  // what the update would have done on its way
+      backend.scatter(tesla::Panels<const float>(w.gradient(0)), dx_.data());
+    }
+    return static_cast<double>(dx_[0]);
+  }
+
+ private:
+  static tesla::Shape shape(const std::vector<int>& modes) {
+    const std::vector<std::size_t> extents(modes.begin(), modes.end());
+    return tesla::Shape(std::span<const std::size_t>(extents));
+  }
+
+  std::size_t batch_, features_, units_;
+  std::vector<float> x_, dy_, y_, dx_;
+  tesla::Sequential model_;
+};
+
 /// W times X with the columns of X as samples, in panels, as layers have them.
 peers::Run product(const peers::Case& c) {
   const auto size = [&](int i) { return static_cast<std::size_t>(c.sizes[static_cast<std::size_t>(i)]); };
@@ -82,10 +156,14 @@ peers::Run product(const peers::Case& c) {
 
 peers::Run setup(const peers::Case& c) {
   if (c.kind == "product") return product(c);
+  if (c.kind == "tt" || c.kind == "dense") {
+    auto layer = std::make_shared<OneLayer>(c);
+    return [layer, both = c.backward](int steps) { return both ? layer->both(steps) : layer->forward(steps); };
+  }
+  if (!c.network()) return {};
   auto network = std::make_shared<Network>(c);
   if (c.kind == "step") return [network](int steps) { return network->step(steps); };
-  if (c.kind == "predict") return [network](int steps) { return network->predict(steps); };
-  return {};
+  return [network](int steps) { return network->predict(steps); };
 }
 
 }  // namespace

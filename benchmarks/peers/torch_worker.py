@@ -4,6 +4,7 @@ torch_worker.py THREADS
 """
 
 import itertools
+import math
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that stay behind
 warnings.filterwarnings("ignore")
 
+import opt_einsum
 import protocol
 import torch
 import torch.nn.functional as F
@@ -150,6 +152,42 @@ def product(case):
     return in_turn(lambda: torch.mm(w, x, out=result), [()])
 
 
+def linear(case, way):
+    """(forward of x and cores, cores) of one linear layer, dense or a tensor-train."""
+    cores = [torch.from_numpy(core) for core in protocol.layer_data(case)[2]]
+    shapes = [(case.batch, *case.inputs), *(core.shape for core in cores)]
+    if case.kind == "dense":
+        return lambda x, cores: F.linear(x, cores[0]), cores
+    if way == "dense" and not case.backward:  # made once, for all predictions
+        return lambda x, cores: F.linear(x, cores[0]), [protocol.whole_matrix(cores, torch.einsum).contiguous()]
+    if way == "dense":
+        return lambda x, cores: F.linear(x, protocol.whole_matrix(cores, torch.einsum)), cores
+    if way == "einsum":
+        equation = protocol.equation(case)
+        return lambda x, cores: torch.einsum(equation, x.view(shapes[0]), *cores).reshape(case.batch, -1), cores
+    if way == "expression":  # the order of the products is found once and not in every call
+        expression = opt_einsum.contract_expression(protocol.equation(case), *shapes, optimize="optimal")
+        return lambda x, cores: expression(x.view(shapes[0]), *cores).reshape(case.batch, -1), cores
+
+    # With the samples last the products are wide; batched products move nothing, and matmul would.
+    def multiply(core, z):
+        return torch.bmm(core.expand(len(z), -1, -1), z)
+
+    return lambda x, cores: protocol.chain(x, cores, way, "last", multiply, torch.permute).contiguous(), cores
+
+
+def layer(case, way, compiled):
+    """Forward, or forward and backward to the gradients of x and all cores."""
+    forward, cores = linear(case, way)
+    x, dy = (torch.from_numpy(array) for array in protocol.layer_data(case)[:2])
+    if compiled:
+        forward = compile_alone(forward)
+    if not case.backward:
+        return under(torch.inference_mode, in_turn(forward, [(x, cores)]))
+    wanted = [tensor.requires_grad_() for tensor in (x, *cores)]
+    return in_turn(lambda: torch.autograd.grad(forward(x, cores), wanted, dy)[0], [()])
+
+
 def setup(case):
     if case.kind == "product":
         return [("eager", lambda: product(case))]
@@ -161,6 +199,14 @@ def setup(case):
             ("compiled", lambda: training(case, True)),
             ("compiled whole", lambda: whole(case)),
             ("compiled whole, tuned", lambda: whole(case, TUNED)),
+        ]
+    if case.kind in ("tt", "dense"):
+        ways = [("dense", False)] if math.prod(case.sizes) <= protocol.DENSE_LIMIT else []
+        if case.kind == "tt":
+            ways += [("expression", False), *itertools.product(("einsum", "first", "last"), (False, True))]
+        return [
+            (way + ", compiled" * compiled, lambda way=way, compiled=compiled: layer(case, way, compiled))
+            for way, compiled in ways
         ]
     return []
 

@@ -6,6 +6,10 @@
 //   step:784-300-100-10:32:sgd   one training step: forward, softmax cross-entropy, backward, optimizer (sgd or adam)
 //   predict:784-300-100-10:1     forward only, up to the logits
 //   product:256:256:256          (256 x 256) times (256 x 256)
+//   tt:4x8x8x4:4x8x8x4:8:128:forward   y = W x with W in tensor-train form: input modes, output modes, all ranks, batch
+//   tt:4x8x8x4:4x8x8x4:8:128:both      that, and from a given dy the gradients of x and of all cores
+//   dense:1024:1024:128:both     the same for a dense W, of inputs and outputs
+// W[(o_1..o_d),(i_1..i_d)] = G_1[o_1,i_1] ... G_d[o_d,i_d] with cores {rank before, out_k, in_k, rank after}, no bias.
 #pragma once
 
 #include <xmmintrin.h>
@@ -28,9 +32,13 @@ constexpr float sgd_rate = 0.01f, momentum = 0.9f, adam_rate = 0.001f;
 
 struct Case {
   std::string kind;
-  std::vector<int> sizes;  // of the layers; of a product: M, K, N
-  int batch = 1;
-  bool adam = false;
+  std::vector<int> sizes;    // of the layers; of a product: M, K, N
+  std::vector<int> in, out;  // modes of a tensor-train
+  int batch = 1, rank = 0;
+  bool adam = false, backward = false;
+
+  /// Whether this is about a network of dense layers.
+  bool network() const { return kind == "step" || kind == "predict"; }
 };
 
 /// Does a number of steps and returns something that depends on all of them; empty where a case is unsupported.
@@ -47,10 +55,25 @@ inline Case parse(const std::string& name) {
   const auto parts = split(name, ':');
   Case c;
   c.kind = parts.at(0);
+  const auto numbers = [](const std::string& text, char separator) {
+    std::vector<int> result;
+    for (const auto& size : split(text, separator)) result.push_back(std::stoi(size));
+    return result;
+  };
   if (c.kind == "product") {
     for (int i = 1; i <= 3; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
+  } else if (c.kind == "tt" || c.kind == "dense") {
+    c.in = numbers(parts.at(1), 'x'), c.out = numbers(parts.at(2), 'x');
+    for (const auto* modes : {&c.in, &c.out}) {
+      int size = 1;
+      for (const int mode : *modes) size *= mode;
+      c.sizes.push_back(size);
+    }
+    if (c.kind == "tt") c.rank = std::stoi(parts.at(3));
+    c.batch = std::stoi(parts.at(parts.size() - 2));
+    c.backward = parts.back() == "both";
   } else {
-    for (const auto& size : split(parts.at(1), '-')) c.sizes.push_back(std::stoi(size));
+    c.sizes = numbers(parts.at(1), '-');
     c.batch = std::stoi(parts.at(2));
     if (c.kind == "step") c.adam = parts.at(3) == "adam";
   }
