@@ -61,10 +61,16 @@ tesla::data::Dataset<> padded(const tesla::data::Dataset<>& digits) {
 
 /// Whether Ctrl-C left the epochs at that.
 bool fit(tesla::Sequential& model, const Options& options, std::size_t epochs, const tesla::data::Split<>& digits) {
+  std::vector<tesla::train::AnyCallback<tesla::Sequential>> callbacks;
+  if (options.budget > 0)
+    callbacks.emplace_back(tesla::train::LowerRanks({.parameters = options.budget,
+                                                     .by_epoch = std::max<std::size_t>(options.epochs * 3 / 10, 1),
+                                                     .verbose = true}));
   const tesla::History history = model.fit(digits.train, {.epochs = epochs,
                                                           .batch_size = options.batch,
                                                           .seed = options.seed,
                                                           .validation = digits.test,
+                                                          .callbacks = callbacks,
                                                           .stop_on_interrupt = true});
   return history.interrupted;
 }

@@ -18,7 +18,8 @@ struct Options {
   std::string model = "dense", optimizer = "sgd";
   tesla::Shape in = {7, 4, 7, 4}, out = {5, 5, 5, 5}, ranks = {4};  // of the tensor-train
   std::size_t epochs = 10, batch = 64;
-  double rate = 0;  // 0: what suits the optimizer
+  std::size_t budget = 0;  // of the tensor-train's cores; 0: none
+  double rate = 0;         // 0: what suits the optimizer
   int threads = 0;
   std::uint64_t seed = 0;
   bool new_optimizer = false;  // --optimizer or --rate was given
@@ -33,6 +34,8 @@ inline constexpr const char* usage =
   --in M,M,...      tt: modes of the image, whose product is 784, or 1024 to pad images to 32 x 32 (default: 7,4,7,4)
   --out M,M,...     tt: as many modes of the layer's outputs (default: 5,5,5,5)
   --ranks R,...     tt: one rank for all places between two cores, or one for each (default: 4)
+  --budget N        tt: lowers the ranks while training, until the cores have at most N numbers (default: 0, no budget);
+                    try --ranks 12 --budget 1100
   --epochs N        passes over the training samples, 0 to test only (default: 10); the last fifth of them
                     at a tenth of the rate
   --batch N         samples a step (default: 64)
@@ -81,8 +84,9 @@ inline tesla::Shape sizes(const std::string& option, std::string_view value) {
 
 /// ", did you mean --epochs?" for --epoch.
 inline std::string suggestion(std::string_view option) {
-  for (const std::string_view known : {"--data", "--model", "--in", "--out", "--ranks", "--epochs", "--batch",
-                                       "--optimizer", "--rate", "--threads", "--seed", "--save", "--load", "--help"}) {
+  for (const std::string_view known :
+       {"--data", "--model", "--in", "--out", "--ranks", "--budget", "--epochs", "--batch", "--optimizer", "--rate",
+        "--threads", "--seed", "--save", "--load", "--help"}) {
     const std::size_t same = known.size() < option.size() ? known.size() : option.size();
     if (same >= 4 && known.substr(0, same) == option.substr(0, same))
       return ", did you mean " + std::string(known) + "?";
@@ -125,6 +129,8 @@ inline Options parse(int count, char** arguments) {
       if (o.model != "dense" && o.model != "tt") throw BadOption("--model takes dense or tt, not \"" + o.model + "\"");
     } else if (known == "--in" || known == "--out" || known == "--ranks") {
       (known == "--in" ? o.in : known == "--out" ? o.out : o.ranks) = detail::sizes(known, take());
+    } else if (known == "--budget") {
+      o.budget = detail::number<std::size_t>(known, take(), 0, 1'000'000'000, "a whole number from 0 to 1000000000");
     } else if (known == "--epochs") {
       o.epochs = detail::number<std::size_t>(known, take(), 0, 1'000'000, "a whole number from 0 to 1000000");
     } else if (known == "--batch") {

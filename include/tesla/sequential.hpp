@@ -195,6 +195,10 @@ class BasicSequential {
 
   /// The parts, for those who build on them.
   model::Network<T, B>& network() { return net(); }
+  /// Which of the optimizer's state values follow squares of the gradient.
+  std::vector<bool> optimizer_squares() const {
+    return training_.optimizer ? training_.optimizer->facts().squares : std::vector<bool>();
+  }
 
  private:
   using Loader = train::Loader<T, B>;

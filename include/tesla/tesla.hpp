@@ -3,6 +3,7 @@
 
 #include <tesla/backend/cpu/cpu.hpp>
 #include <tesla/backend/reference/reference.hpp>
+#include <tesla/compress.hpp>
 #include <tesla/data/digits.hpp>
 #include <tesla/data/mnist.hpp>
 #include <tesla/layer/activation.hpp>
@@ -18,3 +19,4 @@
 #include <tesla/optimizer/adam.hpp>
 #include <tesla/optimizer/sgd.hpp>
 #include <tesla/sequential.hpp>
+#include <tesla/train/ranks.hpp>

@@ -180,19 +180,43 @@ class Network {
       const auto* node = dynamic_cast<const LayerNodeOf<L, T, B>*>(e.node.get());
       if (node == nullptr) raise<UsageError>("layer: \"", name, "\" is of kind ", e.node->kind(), ", not ", L::kind);
       L result = node->layer();
-      if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); }) {
-        layer::Values values;
-        for (std::size_t p = 0; p < e.parameters; ++p) {
-          const ParameterPlace& place = store_.places()[e.first_parameter + p];
-          const Tensor<T> now = store_.read(store_.values(), place);
-          values.emplace_back(place.shape);
-          std::copy(now.begin(), now.end(), values.back().begin());
-        }
-        result.initial = std::make_shared<const layer::Values>(std::move(values));
-      }
+      if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); })
+        result.initial = std::make_shared<const layer::Values>(values_of(e, store_.values()));
       return result;
     }
     raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+  }
+
+  /// What a block of the store, values, gradients or an optimizer's slot, holds of one layer.
+  [[gnu::cold]] layer::Values values_of(const Entry& e, const T* block) const {
+    layer::Values values;
+    for (std::size_t p = 0; p < e.parameters; ++p) {
+      const ParameterPlace& place = store_.places()[e.first_parameter + p];
+      const Tensor<T> now = store_.read(block, place);
+      values.emplace_back(place.shape);
+      std::copy(now.begin(), now.end(), values.back().begin());
+    }
+    return values;
+  }
+
+  /// Puts a layer in the place of another one. It begins with values of its own and with an optimizer state for each of
+  /// them, slot by slot, or none; all other layers keep theirs. On an error nothing has changed.
+  template <layer::Layer L>
+  [[gnu::cold]] void replace(std::size_t i, L layer, const std::vector<layer::Values>& slots = {}) {
+    std::unique_ptr<LayerNode<T, B>> node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
+    entries_[i].node.swap(node);
+    replaced_ = i;
+    try {
+      build(input_);
+    } catch (...) {
+      entries_[i].node.swap(node);
+      replaced_ = none;
+      throw;
+    }
+    replaced_ = none;
+    for (std::size_t s = 0; s < std::min(slots.size(), store_.slots()); ++s)
+      for (std::size_t p = 0; p < entries_[i].parameters; ++p)
+        store_.write(store_.slot(s), store_.places()[entries_[i].first_parameter + p], slots[s].at(p).data());
   }
 
   /// Takes build() back: the shapes are open again.
@@ -255,7 +279,7 @@ class Network {
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
                                 const layer::Setup::Parameter& parameter) {
     const ParameterPlace& place = store.places()[index];
-    if (const ParameterPlace* old = store_.find(place))
+    if (const ParameterPlace* old = place.layer == replaced_ ? nullptr : store_.find(place))
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
     else if (parameter.values != nullptr)
       store.write(store.values(), place, parameter.values->data());
@@ -266,7 +290,7 @@ class Network {
   /// The optimizer's state of the parameters that were there before.
   [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store) const {
     for (const ParameterPlace& place : store.places())
-      if (const ParameterPlace* old = store_.find(place))
+      if (const ParameterPlace* old = place.layer == replaced_ ? nullptr : store_.find(place))
         for (std::size_t s = 0; s < store.slots(); ++s)
           store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
   }
@@ -314,11 +338,14 @@ class Network {
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    return {*backend_, w.training(),     e.in,       std::span(slots_).subspan(e.first_parameter, e.parameters),
+    return {*backend_, w.training(),     e.in,        std::span(slots_).subspan(e.first_parameter, e.parameters),
             w.kept(i), w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()}};
   }
 
+  static constexpr std::size_t none = ~std::size_t{0};
+
   std::unique_ptr<B> backend_;
+  std::size_t replaced_ = none;  // the layer whose old parameters count no more
   std::vector<Entry> entries_;
   ParameterStore<T, B> store_;
   Workspace<T> workspace_;

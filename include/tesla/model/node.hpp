@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 namespace tesla::inline TESLA_TARGET::model {
 
@@ -197,6 +198,7 @@ class OptimizerNode {
   struct Facts {
     std::string_view kind;
     std::size_t slots;
+    std::vector<bool> squares;  // which of them follow squares of the gradient
     double clip_norm;
     io::Json options;
   };
@@ -234,7 +236,9 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
   [[gnu::cold]] static typename OptimizerNode<T, B>::Facts facts_of(const O& optimizer) {
     double clip_norm = 0;
     if constexpr (requires { optimizer.clip_norm; }) clip_norm = optimizer.clip_norm;
-    return {O::kind, O::slots, clip_norm, options_of(optimizer)};
+    std::vector<bool> squares(O::slots, false);
+    if constexpr (requires { O::squares; }) squares.assign(O::squares.begin(), O::squares.end());
+    return {O::kind, O::slots, std::move(squares), clip_norm, options_of(optimizer)};
   }
   O optimizer_;
 };

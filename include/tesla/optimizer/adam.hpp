@@ -78,6 +78,7 @@ void adam_fields(Options& o, auto&& field) {
 struct Adam : AdamOptions {
   static constexpr std::string_view kind = "Adam";
   static constexpr std::size_t slots = 2;
+  static constexpr std::array<bool, 2> squares{false, true};
 
   Adam() = default;
   explicit Adam(const AdamOptions& options) : AdamOptions(options) { check(); }
@@ -89,6 +90,7 @@ struct Adam : AdamOptions {
 struct AdamW : AdamWOptions {
   static constexpr std::string_view kind = "AdamW";
   static constexpr std::size_t slots = 2;
+  static constexpr std::array<bool, 2> squares{false, true};
 
   AdamW() = default;
   explicit AdamW(const AdamWOptions& options) : AdamWOptions(options) { check(); }

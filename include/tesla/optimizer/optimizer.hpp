@@ -14,7 +14,8 @@ namespace tesla::inline TESLA_TARGET::optim {
 // clang-format off
 /// kind names the type in files. slots is the number of state values kept for each weight, zero at first. at(step)
 /// returns the rule of step 1, 2, ...: a functor called as rule(weight, gradient, state), weight and
-/// state (std::array<V, slots>&) to be changed in place, V a scalar or a SIMD batch.
+/// state (std::array<V, slots>&) to be changed in place, V a scalar or a SIMD batch. A slot that follows squares of the
+/// gradient, not the gradient, is named by squares, an array<bool, slots>; that counts where parameters are recast.
 template <class O>
 concept Optimizer = std::copyable<O> && requires(const O& optimizer) {
   { O::kind } -> std::convertible_to<std::string_view>;

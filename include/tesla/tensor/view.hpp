@@ -99,6 +99,13 @@ class ArrayView {
     return offset;
   }
 
+  /// The first `count` samples, or all of fewer.
+  ArrayView first(std::size_t count) const {
+    ArrayView result = *this;
+    if (shape_.rank() != 0 && count < samples()) result.shape_ = shape_.tail().with_front(count);
+    return result;
+  }
+
   /// Calls f with a typed pointer to the first element.
   template <class F>
   decltype(auto) visit(F&& f) const {

@@ -12,7 +12,10 @@
 #include <tesla/tensor/tensor.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::network {
@@ -49,36 +52,39 @@ class Balance {
     return Shape(std::span<const std::size_t>(ranks.data(), places_.size()));
   }
 
-  /// Ranks for cores of at most `parameters` numbers in all, or 1 everywhere where that is still too many: what is left
-  /// out first is what matters least for each number that it saves.
-  Shape ranks_within(const Shape& in, const Shape& out, std::size_t parameters) const {
-    std::array<std::size_t, Shape::max_rank> ranks{};
-    for (std::size_t k = 0; k < places_.size(); ++k) ranks[k] = std::max<std::size_t>(places_[k].known, 1);
-    const auto shape = [&] { return Shape(std::span<const std::size_t>(ranks.data(), places_.size())); };
-    const auto count = [&] { return TensorTrainShape{in, out, shape()}.count_parameters(); };
-    for (std::size_t now = count(); now > parameters;) {
-      double least = std::numeric_limits<double>::infinity();
-      std::size_t chosen = places_.size();
-      for (std::size_t k = 0; k < places_.size(); ++k) {
-        if (ranks[k] == 1) continue;
-        const double value = places_[k].values[ranks[k] - 1];
-        --ranks[k];
-        const double cost = value * value / static_cast<double>(now - count());
-        ++ranks[k];
-        if (cost < least) least = cost, chosen = k;
-      }
-      if (chosen == places_.size()) break;
-      --ranks[chosen];
-      now = count();
-    }
-    return shape();
+  /// The square of the matrix's norm, and the number of singular values at place k that are not noise.
+  double squared_norm() const {
+    double norm = 0;
+    for (const double v : places_.empty() ? std::vector<double>{1} : places_[0].values) norm += v * v;
+    return norm;
   }
+  std::size_t known(std::size_t k) const { return places_[k].known; }
 
   enum class Kind { value, gradient, squared_gradient };
 
+  /// What each core is multiplied by after a cut, so that the sizes of the cores stay in the proportion in which they
+  /// were: training is as stable as before.
+  std::vector<double> factors(const std::vector<Tensor<double>>& cores, const Shape& ranks) const {
+    const std::vector<Tensor<double>> raw = cut(cores, ranks, Kind::value, std::vector<double>(cores.size(), 1.0));
+    const auto size = [](const Tensor<double>& core) {
+      return std::sqrt(detail::dot(core.data(), core.data(), core.size()) / static_cast<double>(core.size()));
+    };
+    std::vector<double> result(cores.size(), 1.0);
+    double product = 1;
+    for (std::size_t k = 0; k < cores.size(); ++k) {
+      const double before = size(cores[k]), after = size(raw[k]);
+      if (!(before > 0 && after > 0)) return std::vector<double>(cores.size(), 1.0);  // the matrix is zero
+      result[k] = before / after;
+      product *= result[k];
+    }
+    for (double& factor : result) factor /= std::pow(product, 1 / static_cast<double>(cores.size()));
+    return result;
+  }
+
   /// Cores cut to ranks no larger than theirs; or a gradient by the cores turned into one by the cut cores, or squares
   /// of its entries.
-  std::vector<Tensor<double>> cut(const std::vector<Tensor<double>>& cores, const Shape& ranks, Kind kind) const {
+  std::vector<Tensor<double>> cut(const std::vector<Tensor<double>>& cores, const Shape& ranks, Kind kind,
+                                  const std::vector<double>& factors) const {
     std::vector<Tensor<double>> result;
     for (std::size_t k = 0; k < cores.size(); ++k) {
       const Shape& s = cores[k].shape();
@@ -96,6 +102,8 @@ class Balance {
           for (std::size_t i = 0; i < modes * after; ++i)
             core[r * modes * after + i] += factor * half[q * modes * after + i];
         }
+      const double c = factors[k];
+      for (double& v : core) v *= kind == Kind::value ? c : kind == Kind::gradient ? 1 / c : 1 / (c * c);
       result.push_back(std::move(core));
     }
     return result;
@@ -184,10 +192,72 @@ class Balance {
   std::vector<Place> places_;
 };
 
-/// Cores of higher ranks with the same matrix: behind each place new directions of the size of the others, before it
-/// zeros, which learn from there.
+/// Ranks for several trains with cores of at most `parameters` numbers in all, or 1 everywhere where that is still too
+/// many. What is left out first is what matters least, of its matrix, for each number that it saves; what fits into the
+/// rest of the budget comes back.
+inline std::vector<TensorTrainShape> shapes_within(std::vector<TensorTrainShape> shapes,
+                                                   const std::vector<Balance>& balances, std::size_t parameters) {
+  const auto with_rank = [](const TensorTrainShape& s, std::size_t k, std::size_t rank) {
+    std::array<std::size_t, Shape::max_rank> ranks{};
+    std::copy(s.ranks.begin(), s.ranks.end(), ranks.begin());
+    ranks[k] = rank;
+    return TensorTrainShape{s.in, s.out, Shape(std::span<const std::size_t>(ranks.data(), s.ranks.rank()))};
+  };
+  std::size_t now = 0;
+  for (std::size_t t = 0; t < shapes.size(); ++t) {
+    for (std::size_t k = 0; k < shapes[t].ranks.rank(); ++k)
+      shapes[t] = with_rank(shapes[t], k, std::min(shapes[t].ranks[k], balances[t].known(k)));
+    now += shapes[t].count_parameters();
+  }
+  const std::vector<TensorTrainShape> most = shapes;
+  // The change of one rank by one, up or down, that is worth most; its shape in `next`.
+  std::size_t chosen = 0;
+  TensorTrainShape next;
+  const auto best_change = [&](bool up) {
+    double best = 0;
+    chosen = shapes.size();
+    for (std::size_t t = 0; t < shapes.size(); ++t)
+      for (std::size_t k = 0; k < shapes[t].ranks.rank(); ++k) {
+        const std::size_t rank = shapes[t].ranks[k];
+        if (up ? rank == most[t].ranks[k] : rank == 1) continue;
+        const TensorTrainShape other = with_rank(shapes[t], k, up ? rank + 1 : rank - 1);
+        const double own = static_cast<double>(shapes[t].count_parameters());
+        const double numbers = std::fabs(own - static_cast<double>(other.count_parameters()));
+        if (up && now + static_cast<std::size_t>(numbers) > parameters) continue;
+        const double value = balances[t].singular_values(k)[up ? rank : rank - 1];
+        const double share = value * value / (balances[t].squared_norm() * numbers);
+        if (chosen == shapes.size() || (up ? share > best : share < best)) best = share, chosen = t, next = other;
+      }
+    return chosen != shapes.size();
+  };
+  const auto change = [&] {
+    now += next.count_parameters();
+    now -= shapes[chosen].count_parameters();
+    shapes[chosen] = next;
+  };
+  while (now > parameters && best_change(false)) change();
+  while (now < parameters && best_change(true)) change();
+  return shapes;
+}
+
+/// Cores, or what an optimizer knows of them, without the last directions at each place.
+inline std::vector<Tensor<double>> sliced(const std::vector<Tensor<double>>& cores, const Shape& ranks) {
+  std::vector<Tensor<double>> result;
+  for (std::size_t k = 0; k < cores.size(); ++k) {
+    const Shape& s = cores[k].shape();
+    const std::size_t before = k == 0 ? 1 : ranks[k - 1], after = k + 1 == cores.size() ? 1 : ranks[k];
+    Tensor<double> core({before, s[1], s[2], after});
+    for (std::size_t i = 0; i < before * s[1] * s[2]; ++i)
+      std::copy_n(cores[k].data() + i * s[3], after, core.data() + i * after);
+    result.push_back(std::move(core));
+  }
+  return result;
+}
+
+/// Cores of higher ranks with the same matrix: before each place new directions of the size of the others, behind it
+/// zeros, which learn from there. Without directions, zeros throughout: what an optimizer knows of new values.
 inline std::vector<Tensor<double>> widened(const std::vector<Tensor<double>>& cores, const Shape& ranks,
-                                           std::uint64_t seed) {
+                                           std::uint64_t seed, bool with_directions = true) {
   std::vector<Tensor<double>> result;
   for (std::size_t k = 0; k < cores.size(); ++k) {
     const Shape& s = cores[k].shape();
@@ -203,7 +273,7 @@ inline std::vector<Tensor<double>> widened(const std::vector<Tensor<double>>& co
           const std::size_t to = (r * s[1] * s[2] + m) * after + q;
           if (r < s[0] && q < s[3])
             core[to] = cores[k][(r * s[1] * s[2] + m) * s[3] + q];
-          else if (r < s[0])
+          else if (r < s[0] && with_directions)
             core[to] = deviation * random.normal(to);
         }
     result.push_back(std::move(core));
