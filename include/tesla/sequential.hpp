@@ -348,9 +348,10 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const train::StepName
   for (std::size_t i = slots.size(); i-- > 0;) {
     for (std::size_t s = 0; s < state.size(); ++s) state[s] = store.slot(s) + store.places()[i].offset;
     if (slots[i].dy)
-      training_.optimizer->update(backend, number, slots[i].value, state, nullptr, net().gradient_product(w, slots[i]));
+      training_.optimizer->update(backend, number, slots[i].rate, slots[i].value, state, nullptr,
+                                  net().gradient_product(w, slots[i]));
     else
-      training_.optimizer->update(backend, number, slots[i].value, state, slots[i].gradient.data, {});
+      training_.optimizer->update(backend, number, slots[i].rate, slots[i].value, state, slots[i].gradient.data, {});
   }
 }
 

@@ -221,6 +221,35 @@ TEST_CASE("tensor-train: ranks beyond what can be are cut, and the summary says 
   REQUIRE(Sequential(Dense({.units = 2}), Dense({.units = 3})).summary_text().find("weights for") == std::string::npos);
 }
 
+TEST_CASE("tensor-train: a rate of its own for the cores", "[layer]") {
+  Tensor<float> x({20, 12}), y({20, 6});
+  random::fill_normal(x, {.seed = 1});
+  random::fill_normal(y, {.seed = 2});
+  const auto steps = [&](double rate, const auto& optimizer) {
+    Sequential model(TensorTrain({.in = {3, 4}, .out = {2, 3}, .rank = 2, .rate = rate, .name = "t"}));
+    model.build({12});
+    model.compile(optimizer, loss::MeanSquaredError());
+    std::vector<double> lengths;
+    for (const char* name : {"t.core.0", "t.bias"}) {
+      const Tensor<float> before = model.parameter(name).value();
+      lengths.push_back(0);
+      if (std::string(name) == "t.core.0") model.train_step(x, y);
+      const Tensor<float> after = model.parameter(name).value();
+      for (std::size_t i = 0; i < after.size(); ++i)
+        lengths.back() += std::abs(static_cast<double>(after[i]) - static_cast<double>(before[i]));
+      if (std::string(name) == "t.core.0")
+        for (const float v : model.parameter("t.bias").value()) lengths.push_back(static_cast<double>(v));
+    }
+    return lengths;
+  };
+  const auto sgd = optim::SGD({.learning_rate = 0.01f});
+  const auto adam = optim::Adam({.learning_rate = 0.01f});
+  REQUIRE(steps(3, sgd)[0] == Approx(3 * steps(1, sgd)[0]).epsilon(1e-4));
+  REQUIRE(steps(0.5, adam)[0] == Approx(0.5 * steps(1, adam)[0]).epsilon(1e-4));
+  REQUIRE(steps(3, sgd)[1] == Approx(steps(1, sgd)[1]).epsilon(1e-6));  // the bias goes as before
+  REQUIRE_THAT(complaint(TensorTrain({.in = {4}, .out = {4}, .rate = 0}), {4}), Catch::Contains(".rate"));
+}
+
 TEST_CASE("tensor-train: saved, loaded and trained on with the same bits", "[layer][file]") {
   const TemporaryFolder folder;
   const std::string path = folder.path("model.safetensors");

@@ -32,16 +32,18 @@ class Setup {
     init::Initializer initializer;
     Shape initialized_as;                    // the matrix that the initialiser sees, of as many elements
     const Tensor<double>* values = nullptr;  // instead of the initialiser
+    double rate = 1;                         // times the optimizer's learning rate
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.
-  void parameter(std::string name, const Shape& shape, const init::Initializer& initializer) {
-    parameters_.push_back({std::move(name), shape, initializer, shape, nullptr});
+  Parameter& parameter(std::string name, const Shape& shape, const init::Initializer& initializer) {
+    return parameter(std::move(name), shape, initializer, shape);
   }
   /// The same, for a parameter that the initialiser sees as a matrix, or that begins with values of its own.
-  void parameter(std::string name, const Shape& shape, const init::Initializer& initializer, const Shape& matrix,
-                 const Tensor<double>* values = nullptr) {
+  Parameter& parameter(std::string name, const Shape& shape, const init::Initializer& initializer, const Shape& matrix,
+                       const Tensor<double>* values = nullptr) {
     parameters_.push_back({std::move(name), shape, initializer, matrix, values});
+    return parameters_.back();
   }
   /// Room for so many features of every sample, kept from the forward to the backward pass.
   void keep(std::size_t features) { kept_.push_back(features); }
@@ -64,6 +66,7 @@ struct Pass {
   struct Slot {
     backend::Matrix<T> value, gradient;
     Panels<const T> dy, x;  // sum_products: the gradient is not stored
+    double rate = 1;        // times the optimizer's learning rate
   };
 
   B& backend;

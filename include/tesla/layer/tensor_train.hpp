@@ -26,6 +26,7 @@ struct TensorTrainOptions {
   Activation activation = {};
   init::Initializer initializer = init::glorot_uniform;  // of the matrix W, whose deviation the cores are given
   init::Initializer bias_initializer = init::zeros;
+  double rate = 1;  // of the cores, times the optimizer's learning rate: deep trains of low rank may want more than 1
   std::string name = {};
 };
 
@@ -108,6 +109,7 @@ struct TensorTrain : TensorTrainOptions {
       raise<ShapeError>("expects one extent of features, its input has shape ", given,
                         "; put a Flatten layer before it");
     activation.check();
+    if (!(rate > 0 && rate <= 1e6)) raise<UsageError>("needs .rate to lie above 0 and up to 1e6, not ", rate);
     const network::TensorTrainShape s = shape();
     for (std::size_t k = 0; k < s.size(); ++k) {
       const Shape core = s.core(k);
@@ -116,7 +118,7 @@ struct TensorTrain : TensorTrainOptions {
         raise<ShapeError>("was made with a core ", k, " of shape ", values->shape(), ", but its options ask for ",
                           core);
       const Shape as{core[0] * core[1], core[2] * core[3]};
-      setup.parameter("core." + std::to_string(k), core, core_initializer(s, as), as, values);
+      setup.parameter("core." + std::to_string(k), core, core_initializer(s, as), as, values).rate = rate;
     }
     const std::size_t units = out.elements();
     if (use_bias)
@@ -197,6 +199,7 @@ struct TensorTrain : TensorTrainOptions {
     field("activation", activation);
     field("initializer", initializer);
     field("bias_initializer", bias_initializer);
+    field("rate", rate);
   }
 
   std::shared_ptr<const Values> initial = {};  // cores, and the bias where there is one

@@ -78,7 +78,7 @@ class Network {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       shapes.push_back(checked_setup(i, shapes.back(), setups[i]));
       first.push_back(store.places().size());
-      for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p.shape, i);
+      for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p.shape, i, p.rate);
     }
     before_memory(store.places());
     store.allocate_values();
@@ -329,6 +329,7 @@ class Network {
       Slot slot;
       slot.value = store_.matrix(store_.values(), p);
       slot.gradient = store_.matrix(store_.gradients(), p);
+      slot.rate = p.rate;
       slots_.push_back(slot);
     }
     first_trained_ = entries_.size();

@@ -208,9 +208,10 @@ class OptimizerNode {
   const Facts& facts() const { return facts_; }
   std::size_t slots() const { return facts_.slots; }
 
-  /// One step of a parameter, whose gradient is stored as it is, or, where it is null, is a product.
-  virtual void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots,
-                      const T* gradient, const backend::Product<T>& product) const = 0;
+  /// One step of a parameter at so many times the learning rate, whose gradient is stored as it is, or, where it is
+  /// null, is a product.
+  virtual void update(B& backend, std::size_t step, double rate, const backend::Matrix<T>& value,
+                      std::span<T* const> slots, const T* gradient, const backend::Product<T>& product) const = 0;
 
  private:
   Facts facts_;
@@ -221,18 +222,28 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
  public:
   explicit OptimizerNodeOf(O optimizer) : OptimizerNode<T, B>(facts_of(optimizer)), optimizer_(std::move(optimizer)) {}
 
-  void update(B& backend, std::size_t step, const backend::Matrix<T>& value, std::span<T* const> slots,
+  void update(B& backend, std::size_t step, double rate, const backend::Matrix<T>& value, std::span<T* const> slots,
               const T* gradient, const backend::Product<T>& product) const override {
     backend::Updated<T, O::slots> updated{value, {}};
     for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
-    const auto rule = optimizer_.at(step);
+    if constexpr (requires(O o) { o.learning_rate *= rate; })
+      if (rate != 1) {
+        O scaled = optimizer_;
+        scaled.learning_rate *= rate;
+        return run(backend, scaled.at(step), updated, gradient, product);
+      }
+    run(backend, optimizer_.at(step), updated, gradient, product);
+  }
+
+ private:
+  template <class Rule>
+  static void run(B& backend, const Rule& rule, const backend::Updated<T, O::slots>& updated, const T* gradient,
+                  const backend::Product<T>& product) {
     if (gradient != nullptr)
       backend.update(rule, updated, gradient);
     else
       backend.update_product(rule, updated, product);
   }
-
- private:
   [[gnu::cold]] static typename OptimizerNode<T, B>::Facts facts_of(const O& optimizer) {
     double clip_norm = 0;
     if constexpr (requires { optimizer.clip_norm; }) clip_norm = optimizer.clip_norm;

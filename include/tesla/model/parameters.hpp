@@ -18,6 +18,7 @@ struct ParameterPlace {
   std::string name;
   Shape shape;
   std::size_t layer, offset, rows, columns, stride;
+  double rate = 1;  // times the optimizer's learning rate
 
   std::size_t size() const { return rows * stride; }
 };
@@ -28,11 +29,11 @@ class ParameterStore {
   ParameterStore() = default;
   explicit ParameterStore(B& backend) : backend_(&backend) {}
 
-  [[gnu::cold]] std::size_t add(std::string name, const Shape& shape, std::size_t layer) {
+  [[gnu::cold]] std::size_t add(std::string name, const Shape& shape, std::size_t layer, double rate) {
     const std::size_t elements = shape.elements(), rows = shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
-    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride});
+    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, rate});
     size_ += rows * stride;
     return places_.size() - 1;
   }
