@@ -195,10 +195,7 @@ class BasicSequential {
 
   /// The parts, for those who build on them.
   model::Network<T, B>& network() { return net(); }
-  /// Which of the optimizer's state values follow squares of the gradient.
-  std::vector<bool> optimizer_squares() const {
-    return training_.optimizer ? training_.optimizer->facts().squares : std::vector<bool>();
-  }
+  const model::Training<T, B>& training() const { return training_; }
 
  private:
   using Loader = train::Loader<T, B>;
@@ -487,7 +484,9 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     net().backend().gather(backend::Rows{&x, nullptr, first, w.batch()}, w.input(), backend::Matrix<T>());
     net().forward(w);
     const std::span<T> rows = out.subspan(first * features, w.batch() * features);
-    net().backend().scatter(Panels<const T>(w.output(net().entries().size() - 1)), rows.data());
+    const Panels<const T> y = w.output(net().entries().size() - 1);
+    net().backend().scatter(y, rows.data());
+    if (is_finite(squared_norm(y))) continue;
     for (std::size_t i = 0; i < rows.size(); ++i)
       if (!is_finite(rows[i]))
         raise<DataError>("predict: output ", i % features, " of sample ", first + i / features, " is ", rows[i],

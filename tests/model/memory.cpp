@@ -186,6 +186,23 @@ TEST_CASE("fit allocates nothing after its first batch", "[memory]") {
   }
 }
 
+TEST_CASE("a tensor-train allocates nothing once it has a plan for each size of batch", "[memory]") {
+  for (const Case& c : cases) {
+    INFO(c.name);
+    const auto x = normal_numbers({c.samples, 12}, 1);
+    const auto y = labels_below(4, c.samples, 2);
+    Sequential model(tesla::TensorTrain({.in = {3, 4}, .out = {5, 4}, .rank = 3, .activation = tesla::gelu}),
+                     tesla::TensorTrain({.in = {5, 4}, .out = {2, 2}, .rank = 2}));
+    model.compile(tesla::optim::Adam(), tesla::loss::SparseCategoricalCrossEntropy());
+    Counter::Counts counts;
+    model.fit(x, y, {.epochs = 4, .batch_size = c.batch_size, .callbacks = {Counter{&counts}}, .verbose = 0});
+    CHECK(counts.between_epochs == 0);
+    std::vector<float> out(c.samples * 4);
+    model.predict_into(x, out, {.batch_size = c.batch_size});
+    CHECK(allocations_of([&] { model.predict_into(x, out, {.batch_size = c.batch_size}); }) == 0);
+  }
+}
+
 TEST_CASE("predict_into allocates nothing from its second call on", "[memory]") {
   for (const std::size_t samples : {1, 10, 256, 300}) {
     INFO(samples << " samples");
@@ -221,6 +238,20 @@ TEST_CASE("repeated steps and evaluations take no more memory each time", "[memo
       CHECK(allocations_of([&] { model.evaluate(x, y, {.batch_size = 10}); }) <= evaluation);
     });
   }
+}
+
+TEST_CASE("training a tensor-train takes the memory that the model says", "[memory]") {
+  constexpr std::size_t samples = 256, batch_size = 128;
+  const auto x = normal_numbers({samples, 1024}, 1);
+  const auto y = labels_below(10, samples, 2);
+  Sequential model(tesla::TensorTrain({.in = {4, 8, 8, 4}, .out = {4, 8, 8, 4}, .rank = 8}), Dense({.units = 10}));
+  model.compile(tesla::optim::Adam(), tesla::loss::SparseCategoricalCrossEntropy());
+  peak = live.load();
+  const std::size_t before = live;
+  model.fit(x, y, {.epochs = 2, .batch_size = batch_size, .verbose = 0});
+  const double taken = static_cast<double>(peak - before), told = static_cast<double>(model.training_bytes(batch_size));
+  CHECK(taken > 0.9 * told);
+  CHECK(taken < 1.1 * told);
 }
 
 TEST_CASE("training takes the memory that the model says", "[memory]") {

@@ -25,6 +25,12 @@ template <class Network>
   return found;
 }
 
+/// Which of the optimizer's state values follow squares of the gradient.
+template <class Model>
+[[gnu::cold]] std::vector<bool> optimizer_squares(const Model& model) {
+  return model.training().optimizer->facts().squares;
+}
+
 /// A tensor-train layer with its values and what the optimizer knows of them, to be given other ranks.
 template <class T, class B>
 class Recast {
@@ -109,7 +115,7 @@ struct LowerRanks : LowerRanksOptions {
   void on_epoch_end(Moment<Model>& m) {
     if (m.epoch % every != 0 && m.epoch != by_epoch) return;
     auto& net = m.model.network();
-    const std::vector<bool> squares = m.model.optimizer_squares();
+    const std::vector<bool> squares = detail::optimizer_squares(m.model);
     std::vector<network::Balance> balances;
     std::vector<network::TensorTrainShape> shapes, wanted;
     const std::vector<std::size_t> places = detail::tensor_trains(net);
@@ -169,7 +175,7 @@ struct RaiseRanks : RaiseRanksOptions {
     end_trial(m);
     if ((m.epoch - 1) % every != 0) return;
     auto& net = m.model.network();
-    const std::vector<bool> squares = m.model.optimizer_squares();
+    const std::vector<bool> squares = detail::optimizer_squares(m.model);
     for (const std::size_t place : detail::tensor_trains(net)) {
       auto now = detail::recast(net, place, squares);
       const network::TensorTrainShape shape = now.layer().shape();
@@ -227,7 +233,7 @@ struct RaiseRanks : RaiseRanksOptions {
   template <class Model>
   void end_trial(Moment<Model>& m) {
     auto& net = m.model.network();
-    const std::vector<bool> squares = m.model.optimizer_squares();
+    const std::vector<bool> squares = detail::optimizer_squares(m.model);
     for (const Trial& trial : trials_) {
       std::array<std::size_t, Shape::max_rank> kept{};
       for (std::size_t k = 0; k < trial.before.rank(); ++k)
