@@ -27,11 +27,25 @@ class DepthFirst : public DepthFirstLayout<T> {
   void forward(B&, std::span<const T* const> matrices, Panels<const T> x, Panels<T> y, const T* bias, InPlace<T> f,
                T* kept, std::span<T> scratch) const {
     const bool training = kept != nullptr;
+    const std::size_t last = steps_ - 1;
+    if (single_) {
+      // One state for all threads, each of which makes it for some values of the last step's mode.
+      Worker whole(*this, matrices, 0, 0, scratch.data() + fixed_size(training), training);
+      whole.stored = kept;
+      T* const before = whole.piece(last - 1, 0);
+      run(whole_.in[last], plan_.multiply_adds(), training, scratch, [&](T* slot, std::size_t mode) {
+        Worker worker(*this, matrices, 0, 0, slot, training);
+        worker.stored = kept;
+        worker.make(last, x.data, before, 0, mode, mode + 1);
+      });
+      whole.absorb(last, before, whole.result);
+      return whole.finish(y, bias, f);
+    }
     const std::size_t tasks = strips_ * chunks_;
     run(tasks, plan_.multiply_adds() * static_cast<double>(batch_), training, scratch, [&](T* slot, std::size_t task) {
       Worker worker(*this, matrices, task / chunks_, task % chunks_, slot, training);
       if (kept != nullptr) worker.stored = kept + task * stored_;
-      worker.forward(steps_ - 1, x.data + worker.lane_offset(x), worker.result, 0, 0, whole_.in[steps_ - 1]);
+      worker.forward(last, x.data + worker.lane_offset(x), worker.result, 0);
       worker.finish(y, bias, f);
     });
   }
@@ -175,17 +189,19 @@ class DepthFirst : public DepthFirstLayout<T> {
     }
 
     /// The state behind step g, for one value of all modes still to come, which `prefix` numbers.
-    void forward(std::size_t g, const T* x, T* to, std::size_t prefix, std::size_t begin, std::size_t end) const {
+    void forward(std::size_t g, const T* x, T* to, std::size_t prefix) const {
+      if (g == 0) return absorb(0, x, to);
+      T* const before = piece(g - 1, prefix);
+      if (sums == nullptr || !d.plan_.stored[g - 1]) make(g, x, before, prefix, 0, s.in[g]);
+      absorb(g, before, to);
+    }
+
+    /// Step g: from the state before it, or x, to that behind it.
+    void absorb(std::size_t g, const T* before, T* to) const {
       Product<T> p;
       p.columns = s.columns[g];
       p.depth = s.in[g] * s.before[g];
-      if (g == 0) {
-        p.b = x, p.b_depth = i(s.in_stride[0] * d.lanes_);
-      } else {
-        T* const before = piece(g - 1, prefix);
-        if (sums == nullptr || !d.plan_.stored[g - 1]) make(g, x, before, prefix, begin, end);
-        p.b = before, p.b_depth = i(s.stride[g - 1]);
-      }
+      p.b = before, p.b_depth = i(g == 0 ? s.in_stride[0] * d.lanes_ : s.stride[g - 1]);
       p.a = matrix(g), p.a_row = i(d.matrix_stride(g)), p.a_depth = 1;
       p.c = to, p.c_row = i(s.columns[g]);
       p.rows = s.after[g] * s.out[g];
@@ -205,7 +221,7 @@ class DepthFirst : public DepthFirstLayout<T> {
         return detail::multiply_here(p);
       }
       for (std::size_t m = begin; m < end; ++m) {
-        forward(g - 1, x + m * s.in_stride[g] * d.lanes_, to + m * each, prefix * s.in[g] + m, 0, s.in[g - 1]);
+        forward(g - 1, x + m * s.in_stride[g] * d.lanes_, to + m * each, prefix * s.in[g] + m);
       }
     }
 

@@ -55,7 +55,8 @@ class DepthFirstLayout {
   /// Elements that live from the forward to the backward pass.
   std::size_t kept_size() const { return strips_ * chunks_ * stored_; }
   std::size_t scratch_size(bool training) const {
-    const std::size_t forward = strips_ * chunks_, most = training ? std::max(forward, groups_) : forward;
+    const std::size_t forward = single_ ? whole_.in[steps_ - 1] : strips_ * chunks_,
+                      most = training ? std::max(forward, groups_) : forward;
     return fixed_size(training) +
            std::min<std::size_t>(static_cast<std::size_t>(threads()), most) * slot_size(training);
   }
