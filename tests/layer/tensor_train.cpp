@@ -253,7 +253,7 @@ TEST_CASE("tensor-train: a rate of its own for the cores", "[layer]") {
 TEST_CASE("tensor-train: saved, loaded and trained on with the same bits", "[layer][file]") {
   const TemporaryFolder folder;
   const std::string path = folder.path("model.safetensors");
-  const auto [train, test] = data::digits({.train = 600, .test = 100});
+  const auto digits = data::digits({.train = 600, .test = 100});
   const auto make = [] {
     Sequential model(TensorTrain({.in = {7, 4, 7, 4}, .out = {5, 5, 5, 5}, .ranks = {3, 4, 5}, .activation = gelu}),
                      TensorTrain({.in = {25, 25}, .out = {8, 8}, .rank = 6, .use_bias = false}), Dense({.units = 10}));
@@ -262,7 +262,7 @@ TEST_CASE("tensor-train: saved, loaded and trained on with the same bits", "[lay
   };
   Sequential whole = make(), first = make();
   const auto fit = [&](Sequential& model, std::size_t epochs) {
-    return model.fit(train, {.epochs = epochs, .batch_size = 50, .verbose = 0});
+    return model.fit(digits.train, {.epochs = epochs, .batch_size = 50, .verbose = 0});
   };
   const History history = fit(whole, 6);
   REQUIRE(history["loss"].back() < 0.6 * history["loss"].front());

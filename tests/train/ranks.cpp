@@ -28,7 +28,7 @@ std::size_t count_cores(Sequential& model) {
 }  // namespace
 
 TEST_CASE("lower ranks: to a budget, and training goes on", "[train]") {
-  const auto [train, test] = data::digits({.train = 2000, .test = 200});
+  const auto digits = data::digits({.train = 2000, .test = 200});
   for (const bool adam : {true, false}) {
     Sequential model = model_of(8, adam);
     model.build({784});
@@ -39,10 +39,10 @@ TEST_CASE("lower ranks: to a budget, and training goes on", "[train]") {
       void on_epoch_end(train::Moment<Sequential>& m) { counts->push_back(count_cores(m.model)); }
     };
     const History history =
-        model.fit(train, {.epochs = 6,
-                          .batch_size = 50,
-                          .callbacks = {train::LowerRanks({.parameters = 1500, .by_epoch = 4}), Count{&counts}},
-                          .verbose = 0});
+        model.fit(digits.train, {.epochs = 6,
+                                 .batch_size = 50,
+                                 .callbacks = {train::LowerRanks({.parameters = 1500, .by_epoch = 4}), Count{&counts}},
+                                 .verbose = 0});
     REQUIRE(before > 6000);
     for (std::size_t e = 1; e < 4; ++e) REQUIRE(counts[e] < counts[e - 1]);
     REQUIRE(counts[3] <= 1500);
@@ -54,10 +54,10 @@ TEST_CASE("lower ranks: to a budget, and training goes on", "[train]") {
 }
 
 TEST_CASE("lower ranks: to a tolerance, the model computes nearly the same", "[train]") {
-  const auto [train, test] = data::digits({.train = 500, .test = 100});
+  const auto digits = data::digits({.train = 500, .test = 100});
   Sequential model = model_of(8);
-  model.fit(train, {.epochs = 2, .verbose = 0});
-  const Tensor<float> before = model.predict(test.x());
+  model.fit(digits.train, {.epochs = 2, .verbose = 0});
+  const Tensor<float> before = model.predict(digits.test.x());
   const auto bias = model.parameter("first.bias").value();
   std::vector<Shape> seen;
   struct Round {
@@ -69,8 +69,8 @@ TEST_CASE("lower ranks: to a tolerance, the model computes nearly the same", "[t
       m.stop = true;
     }
   };
-  model.fit(train, {.callbacks = {Round{&seen}}, .verbose = 0});
-  REQUIRE(relative_error(before, model.predict(test.x())) < 0.1);
+  model.fit(digits.train, {.callbacks = {Round{&seen}}, .verbose = 0});
+  REQUIRE(relative_error(before, model.predict(digits.test.x())) < 0.1);
   const auto after = model.parameter("first.bias").value();
   REQUIRE(std::equal(bias.begin(), bias.end(), after.begin()));
   REQUIRE(!(seen[0] == Shape{8, 8, 8}));
@@ -78,13 +78,13 @@ TEST_CASE("lower ranks: to a tolerance, the model computes nearly the same", "[t
 
 TEST_CASE("lower ranks: the optimizer's state goes along", "[train]") {
   // Rounding that cuts nothing but turns the cores: momentum then points the same way in W.
-  const auto [train, test] = data::digits({.train = 200, .test = 50});
+  const auto digits = data::digits({.train = 200, .test = 50});
   const auto after_two = [&](bool recast) {
     Sequential model(TensorTrain({.in = {28, 28}, .out = {4, 4}, .rank = 4, .use_bias = false, .name = "first"}),
                      Dense({.units = 10}));
     model.compile(optim::SGD({.learning_rate = 1e-3f, .momentum = 0.9}), loss::SparseCategoricalCrossEntropy());
     model.build({784});
-    for (int k = 0; k < 3; ++k) model.train_step(train.x(), train.y());
+    for (int k = 0; k < 3; ++k) model.train_step(digits.train.x(), digits.train.y());
     auto& net = model.network();
     const auto matrix = [&] { return model.layer<TensorTrain>("first").matrix().to_dense(); };
     if (recast) {
@@ -98,7 +98,7 @@ TEST_CASE("lower ranks: the optimizer's state goes along", "[train]") {
       });
     }
     const Tensor<double> before = matrix();
-    model.train_step(train.x(), train.y());
+    model.train_step(digits.train.x(), digits.train.y());
     Tensor<double> change = matrix();
     for (std::size_t i = 0; i < change.size(); ++i) change[i] -= before[i];
     return change;
@@ -111,13 +111,14 @@ TEST_CASE("lower ranks: the optimizer's state goes along", "[train]") {
 }
 
 TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
-  const auto [train, test] = data::digits({.train = 600, .test = 50});
+  const auto digits = data::digits({.train = 600, .test = 50});
   const auto ranks_after = [&](double threshold) {
     Sequential model = model_of(2);
-    model.fit(train, {.epochs = 3,
-                      .batch_size = 50,
-                      .callbacks = {train::RaiseRanks({.by = 2, .at_most = 5, .batches = 4, .threshold = threshold})},
-                      .verbose = 0});
+    model.fit(digits.train,
+              {.epochs = 3,
+               .batch_size = 50,
+               .callbacks = {train::RaiseRanks({.by = 2, .at_most = 5, .batches = 4, .threshold = threshold})},
+               .verbose = 0});
     return model.layer<TensorTrain>("first").shape().ranks;
   };
   REQUIRE(ranks_after(0) == Shape{5, 5, 5});
@@ -125,8 +126,8 @@ TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
 
   // A trial begins without changing what the model computes.
   Sequential model = model_of(3);
-  model.fit(train, {.epochs = 1, .verbose = 0});
-  const Tensor<float> before = model.predict(test.x());
+  model.fit(digits.train, {.epochs = 1, .verbose = 0});
+  const Tensor<float> before = model.predict(digits.test.x());
   Tensor<float> during;
   struct Look {
     const Tensor<float>* x;
@@ -139,9 +140,9 @@ TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
       m.stop = true;
     }
   };
-  model.fit(train, {.callbacks = {Look{&test.x(), &during}}, .verbose = 0});
+  model.fit(digits.train, {.callbacks = {Look{&digits.test.x(), &during}}, .verbose = 0});
   REQUIRE(relative_error(before, during) < 1e-6);
-  REQUIRE(relative_error(before, model.predict(test.x())) < 1e-6);
+  REQUIRE(relative_error(before, model.predict(digits.test.x())) < 1e-6);
   REQUIRE(model.layer<TensorTrain>("first").shape().ranks == Shape{3, 3, 3});
 }
 
