@@ -61,7 +61,7 @@ struct Throughput {
   double tile = 4;                                 // cycles to begin and end a tile
   double call = 4;                                 // cycles to begin a product
   double bytes = 8;                                // a cycle, to or from beyond the near caches,
-  double cache = 512 << 10;                        // and how many bytes those hold
+  double cache = 1 << 20;                          // and how many bytes those hold
   double gigahertz = 3;
 };
 

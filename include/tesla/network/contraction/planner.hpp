@@ -7,7 +7,9 @@
 
 #include <tesla/network/contraction/plan.hpp>
 
-#include <functional>
+#include <algorithm>
+#include <array>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -127,7 +129,17 @@ class Search {
   const std::size_t widest = std::min(job.lanes, round_up(job.batch, t.width));
   const std::size_t masks = job.purpose == Purpose::train ? std::size_t{1} << (c.steps - 1) : 1;
   const auto consider = [&](const Nesting& nesting) {
-    const double cycles = depth_first_cycles(t, job, c, nesting);
+    // Predictions are shared out by strips and chunks: two threads should find as much to do as each other. (The
+    // backward pass, most of training, has its own parts.)
+    const std::size_t samples = round_up(job.batch, t.width), strip = job.lanes == 1 ? samples : nesting.strip;
+    const std::size_t chunks = c.step[0].out / nesting.chunk, whole = samples / strip * chunks;
+    double uneven = 1;
+    if (job.purpose == Purpose::predict && job.lanes > 1 && whole < 64) {
+      std::array<std::size_t, 2> load{(whole + 1) / 2 * strip, whole / 2 * strip};
+      for (std::size_t k = 0; k < chunks; ++k) *std::min_element(load.begin(), load.end()) += samples % strip;
+      uneven = 2 * number(std::max(load[0], load[1])) / number(load[0] + load[1]);
+    }
+    const double cycles = depth_first_cycles(t, job, c, nesting) * uneven;
     if (cycles >= best.cycles) return;
     best = {c, cycles};
     best.contraction.depth_first = true;
