@@ -3,43 +3,12 @@
 #include <tesla/backend/cpu/cpu.hpp>
 
 #include <benchmark/benchmark.h>
-
 #include <algorithm>
-#include <array>
-#include <chrono>
+#include <peak.hpp>
 
 namespace {
 
 using tesla::backend::Cpu;
-using tesla::backend::cpu::Vector;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-/// Twelve independent chains of multiply-adds, all in registers.
-[[gnu::noinline]] Vector<float> chains(std::size_t rounds, Vector<float> s) {
-  Vector<float> a0 = s + 1.0F, a1 = s + 1.1F, a2 = s + 1.2F, a3 = s + 1.3F, a4 = s + 1.4F, a5 = s + 1.5F, a6 = s + 1.6F,
-                a7 = s + 1.7F, a8 = s + 1.8F, a9 = s + 1.9F, b0 = s + 2.0F, b1 = s + 2.1F;
-  const Vector<float> w(0.999F), u(1e-3F);
-  for (std::size_t i = 0; i < rounds; ++i) {
-    a0 = xsimd::fma(w, a0, u), a1 = xsimd::fma(w, a1, u), a2 = xsimd::fma(w, a2, u), a3 = xsimd::fma(w, a3, u);
-    a4 = xsimd::fma(w, a4, u), a5 = xsimd::fma(w, a5, u), a6 = xsimd::fma(w, a6, u), a7 = xsimd::fma(w, a7, u);
-    a8 = xsimd::fma(w, a8, u), a9 = xsimd::fma(w, a9, u), b0 = xsimd::fma(w, b0, u), b1 = xsimd::fma(w, b1, u);
-  }
-  return a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9 + b0 + b1;
-}
-
-/// Multiply-adds a second of one thread: the median, since a processor may run faster for its first millisecond.
-double peak() {
-  constexpr std::size_t rounds = 1000000;
-  std::array<double, 15> rates{};
-  for (double& rate : rates) {
-    const double start = seconds();
-    benchmark::DoNotOptimize(chains(rounds, Vector<float>(0.0F)));
-    rate = 12.0 * rounds * static_cast<double>(tesla::backend::cpu::width<float>) / (seconds() - start);
-  }
-  std::nth_element(rates.begin(), rates.begin() + rates.size() / 2, rates.end());
-  return rates[rates.size() / 2];
-}
 
 enum Kind { forward, input_gradient, weight_gradient };
 

@@ -12,12 +12,12 @@
 #include <tesla/network/contraction/execute.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <peak.hpp>
 #include <string>
 #include <vector>
 
@@ -27,9 +27,6 @@ using namespace tesla;
 using namespace tesla::network;
 using namespace tesla::network::contraction;
 using backend::Cpu;
-using backend::cpu::Vector;
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
@@ -55,25 +52,6 @@ std::vector<double> timed(const std::vector<std::function<void()>>& calls, doubl
   std::vector<double> result;
   for (auto& own : times) result.push_back(median(own));
   return result;
-}
-
-/// Multiply-adds a second of one thread, all in registers.
-[[gnu::noinline]] double peak() {
-  constexpr std::size_t rounds = 400000, chains = 12;
-  std::vector<double> rates;
-  for (int turn = 0; turn < 9; ++turn) {
-    Vector<float> sums[chains];
-    backend::cpu::unroll<chains>([&](auto i) { sums[i] = Vector<float>(static_cast<float>(i)); });
-    Vector<float> factor(0.999F), term(1e-3F);
-    const double start = seconds();
-    for (std::size_t k = 0; k < rounds; ++k)
-      backend::cpu::unroll<chains>([&](auto i) {
-        sums[i] = xsimd::fma(sums[i], factor, term);
-        asm volatile("" : "+v"(sums[i].data));
-      });
-    rates.push_back(static_cast<double>(chains * rounds * backend::cpu::width<float>) / (seconds() - start));
-  }
-  return median(rates);
 }
 
 Buffer<float> numbers(std::size_t n, double scale, std::uint64_t seed) {

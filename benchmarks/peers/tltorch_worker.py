@@ -5,22 +5,13 @@ tltorch_worker.py THREADS
 
 import itertools
 import math
-import os
-import sys
-import warnings
 
-THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that stay behind
-warnings.filterwarnings("ignore")
+from torch_setup import compile_alone, torch  # first: it says how many threads there are
 
 import protocol
 import tltorch
-import torch
 
-torch.set_num_threads(THREADS)
-torch.set_flush_denormal(True)
-checks, names = [], itertools.count()
+checks = []
 
 
 def layer(case, implementation, compiled):
@@ -44,9 +35,8 @@ def layer(case, implementation, compiled):
     def forward(x):
         return linear(x)
 
-    if compiled:  # apart from all other cases: of one source line only few uses are compiled
-        forward.__code__ = forward.__code__.replace(co_name=f"forward_{next(names)}")
-        forward = torch.compile(forward, dynamic=False)
+    if compiled:
+        forward = compile_alone(forward)
     mode = torch.enable_grad if case.backward else torch.inference_mode
 
     def step():

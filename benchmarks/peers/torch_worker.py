@@ -5,33 +5,15 @@ torch_worker.py THREADS
 
 import itertools
 import math
-import os
-import sys
-import warnings
 
-THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that stay behind
-warnings.filterwarnings("ignore")
+from torch_setup import compile_alone, torch  # first: it says how many threads there are
 
 import opt_einsum
 import protocol
-import torch
 import torch.nn.functional as F
 
-torch.set_num_threads(THREADS)
-torch.set_flush_denormal(True)
-checks, names = [], itertools.count()
-
-
+checks = []
 TUNED = {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN", "cpp_wrapper": True}
-
-
-def compile_alone(function, options=None):
-    """Compiles a function for one shape, apart from all other uses of the same source line."""
-    code = function.__code__
-    function.__code__ = code.replace(co_name=f"{code.co_name}_{next(names)}")
-    return torch.compile(function, dynamic=False, options=options)
 
 
 def network(case):

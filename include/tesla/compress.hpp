@@ -174,9 +174,7 @@ template <class T, class B>
   report.bytes_before = all * sizeof(T);
 
   for (std::size_t l = 0; l < places.size(); ++l) {
-    std::vector<layer::Values> slots;
-    for (std::size_t s = 0; s < net.store().slots(); ++s)
-      slots.push_back(net.values_of(net.entries()[places[l]], net.store().slot(s)));
+    const std::vector<layer::Values> slots = net.slots_of(net.entries()[places[l]]);
     for (std::size_t c = 1; c < choices[l].size(); ++c) {
       net.replace(places[l], choices[l][c].layer);
       choices[l][c].loss = std::max(loss() - report.loss_before, 0.0);

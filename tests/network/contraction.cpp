@@ -67,7 +67,7 @@ class Problem {
     for (auto* values : {&x_, &dy_, &bias_})
       for (double& v : *values) v = static_cast<double>(static_cast<float>(random.number()));
     const Tensor<double> w = train_.to_dense();
-    y_.assign(batch * out, 0), dx_.assign(batch * in, 0), size_.assign(2, 0);
+    y_.assign(batch * out, 0), dx_.assign(batch * in, 0);
     dw_ = Tensor<double>({out, in});
     for (std::size_t s = 0; s < batch; ++s)
       for (std::size_t o = 0; o < out; ++o) {
@@ -228,7 +228,7 @@ class Problem {
   TensorTrainShape shape_;
   std::size_t batch_;
   TensorTrainMatrix<double> train_;
-  std::vector<double> x_, dy_, bias_, y_, dx_, size_;
+  std::vector<double> x_, dy_, bias_, y_, dx_;
   Tensor<double> dw_;
 };
 

@@ -93,7 +93,7 @@ TEST_CASE("lower ranks: the optimizer's state goes along", "[train]") {
       const network::Balance balance(cores);
       const auto factors = balance.factors(cores, {4});
       const std::vector<bool> squares;
-      train::detail::recast(net, 0, squares).put({4}, [&](const auto& c, network::Balance::Kind kind) {
+      train::detail::Recast(net, 0, squares).put({4}, [&](const auto& c, network::Balance::Kind kind) {
         return balance.cut(c, {4}, kind, factors);
       });
     }

@@ -98,6 +98,19 @@ struct Activation : NamedActivation {
       backend.apply_gradient(*custom, kept, dy, dx);
   }
 
+  /// The same in place, for a layer that ends with this activation and may have a bias: dy becomes the gradient before
+  /// the activation, whose sums over the samples are the bias's gradient, parameter `bias` of the layer.
+  template <class T, class B>
+  void gradient_with_bias(Pass<T, B>& pass, Panels<const T> kept, Panels<T> dy, bool has_bias, std::size_t bias) const {
+    const Panels<const T> upstream = dy;
+    if (has_bias && visit([&](const auto& f) {
+          pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(bias), upstream, kept);
+        }))
+      return;
+    gradient(pass.backend, kept, upstream, dy, dy.features);
+    if (has_bias) pass.reduce([](auto d) { return d; }, pass.gradient(bias), upstream);
+  }
+
   Shape setup(const Shape& in, Setup&) const {
     if (in.rank() == 0 || in.elements() == 0)
       raise<ShapeError>("needs at least one input feature, its input has shape ", in);

@@ -59,14 +59,7 @@ struct Dense : DenseOptions {
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const backend::Matrix<T> w = pass.weight(0);
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
-    // From here on dy is the gradient before the activation.
-    const bool fused = use_bias && activation.visit([&](const auto& f) {
-      pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(1), upstream, kept);
-    });
-    if (!fused) {
-      activation.gradient(pass.backend, kept, upstream, dy, units);
-      if (use_bias) pass.reduce([](auto d) { return d; }, pass.gradient(1), upstream);
-    }
+    activation.gradient_with_bias(pass, kept, dy, use_bias, 1);
     if (dx) {
       backend::Product<T> p = over_panels(upstream, Panels<const T>(dx));
       p.rows = w.columns, p.depth = w.rows;

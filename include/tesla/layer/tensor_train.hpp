@@ -57,10 +57,7 @@ struct TensorTrain : TensorTrainOptions {
   template <class DenseLayer>
   requires std::same_as<DenseLayer, Dense>
   static TensorTrain from(const DenseLayer& dense, TensorTrainOptions options, double tolerance = 0) {
-    if (!dense.initial)
-      raise<UsageError>(
-          "TensorTrain::from: this Dense layer has no values yet; take one from a built model, with "
-          "model.layer<Dense>(name)");
+    need_values("from", dense);
     const network::DecomposeOptions wanted{.in = options.in,
                                            .out = options.out,
                                            .max_rank = options.rank,
@@ -79,10 +76,7 @@ struct TensorTrain : TensorTrainOptions {
   /// The dense layer of the same values.
   template <class DenseLayer = Dense>
   DenseLayer to_dense() const {
-    if (!initial)
-      raise<UsageError>(
-          "TensorTrain::to_dense: this layer has no values yet; take one from a built model, with "
-          "model.layer<TensorTrain>(name)");
+    need_values("to_dense", *this);
     DenseLayer result({.units = out.elements(), .use_bias = use_bias, .activation = activation});
     Values values{matrix().to_dense()};
     if (use_bias) values.push_back(initial->back());
@@ -92,10 +86,7 @@ struct TensorTrain : TensorTrainOptions {
 
   /// The values as a matrix in tensor-train form.
   network::TensorTrainMatrix<double> matrix() const {
-    if (!initial)
-      raise<UsageError>(
-          "TensorTrain::matrix: this layer has no values yet; take one from a built model, with "
-          "model.layer<TensorTrain>(name)");
+    need_values("matrix", *this);
     return network::TensorTrainMatrix<double>(
         std::vector<Tensor<double>>(initial->begin(), initial->begin() + static_cast<std::ptrdiff_t>(in.rank())));
   }
@@ -153,15 +144,7 @@ struct TensorTrain : TensorTrainOptions {
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
-    const std::size_t bias = in.rank();
-    // From here on dy is the gradient before the activation.
-    const bool fused = use_bias && activation.visit([&](const auto& f) {
-      pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(bias), upstream, kept);
-    });
-    if (!fused) {
-      activation.gradient(pass.backend, kept, upstream, dy, y.features);
-      if (use_bias) pass.reduce([](auto d) { return d; }, pass.gradient(bias), upstream);
-    }
+    activation.gradient_with_bias(pass, kept, dy, use_bias, in.rank());
     const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, true));
     const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
     const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });
@@ -205,6 +188,13 @@ struct TensorTrain : TensorTrainOptions {
   std::shared_ptr<const Values> initial = {};  // cores, and the bias where there is one
 
  private:
+  template <class L>
+  [[gnu::cold]] static void need_values(std::string_view who, const L& layer) {
+    if (!layer.initial)
+      raise<UsageError>("TensorTrain::", who, ": this ", L::kind, " layer has no values yet; take one from a built ",
+                        "model, with model.layer<", L::kind, ">(name)");
+  }
+
   template <class T>
   struct Matrices {
     std::array<backend::Matrix<T>, backend::max_cores> all;

@@ -15,6 +15,7 @@ template <class T, class B>
 class Network {
  public:
   using Slot = typename layer::Pass<T, B>::Slot;
+  static constexpr std::size_t no_layer = ~std::size_t{0};
 
   /// One layer in its place.
   struct Entry {
@@ -65,9 +66,10 @@ class Network {
   void build(const Shape& input) {
     build(input, [](const auto&) {});
   }
-  /// The same; `before_memory` sees the places of all parameters before any memory is taken for them.
+  /// The same; `before_memory` sees the places of all parameters before any memory is taken for them. The parameters of
+  /// layer `replaced` do not keep what was there before.
   template <class Check>
-  [[gnu::cold]] void build(const Shape& input, const Check& before_memory) {
+  [[gnu::cold]] void build(const Shape& input, const Check& before_memory, std::size_t replaced = no_layer) {
     if (entries_.empty()) raise<UsageError>("build: the model has no layers; add some with add_layer");
     if (input.rank() == 0 || input.elements() == 0)
       raise<ShapeError>("build: samples need at least one feature, not shape ", input);
@@ -84,11 +86,11 @@ class Network {
     store.allocate_values();
     for (std::size_t i = 0; i < entries_.size(); ++i)
       for (std::size_t j = 0; j < setups[i].parameters().size(); ++j)
-        initialise(store, first[i] + j, setups[i].parameters()[j]);
+        initialise(store, first[i] + j, setups[i].parameters()[j], i != replaced);
     // Only now, so that what the initialisers took is never there together with it.
     store.allocate_gradients();
     store.allocate_slots(store_.slots());
-    keep_slots(store);
+    keep_slots(store, replaced);
 
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       Entry& e = entries_[i];
@@ -199,21 +201,26 @@ class Network {
     return values;
   }
 
+  /// What each of the optimizer's slots holds of one layer.
+  [[gnu::cold]] std::vector<layer::Values> slots_of(const Entry& e) const {
+    std::vector<layer::Values> slots;
+    for (std::size_t s = 0; s < store_.slots(); ++s) slots.push_back(values_of(e, store_.slot(s)));
+    return slots;
+  }
+
   /// Puts a layer in the place of another one. It begins with values of its own and with an optimizer state for each of
   /// them, slot by slot, or none; all other layers keep theirs. On an error nothing has changed.
   template <layer::Layer L>
   [[gnu::cold]] void replace(std::size_t i, L layer, const std::vector<layer::Values>& slots = {}) {
     std::unique_ptr<LayerNode<T, B>> node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
     entries_[i].node.swap(node);
-    replaced_ = i;
     try {
-      build(input_);
+      build(
+          input_, [](const auto&) {}, i);
     } catch (...) {
       entries_[i].node.swap(node);
-      replaced_ = none;
       throw;
     }
-    replaced_ = none;
     for (std::size_t s = 0; s < std::min(slots.size(), store_.slots()); ++s)
       for (std::size_t p = 0; p < entries_[i].parameters; ++p)
         store_.write(store_.slot(s), store_.places()[entries_[i].first_parameter + p], slots[s].at(p).data());
@@ -277,9 +284,9 @@ class Network {
   }
 
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
-                                const layer::Setup::Parameter& parameter) {
+                                const layer::Setup::Parameter& parameter, bool keeps) {
     const ParameterPlace& place = store.places()[index];
-    if (const ParameterPlace* old = place.layer == replaced_ ? nullptr : store_.find(place))
+    if (const ParameterPlace* old = keeps ? store_.find(place) : nullptr)
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
     else if (parameter.values != nullptr)
       store.write(store.values(), place, parameter.values->data());
@@ -288,9 +295,9 @@ class Network {
   }
 
   /// The optimizer's state of the parameters that were there before.
-  [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store) const {
+  [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store, std::size_t replaced) const {
     for (const ParameterPlace& place : store.places())
-      if (const ParameterPlace* old = place.layer == replaced_ ? nullptr : store_.find(place))
+      if (const ParameterPlace* old = place.layer != replaced ? store_.find(place) : nullptr)
         for (std::size_t s = 0; s < store.slots(); ++s)
           store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
   }
@@ -343,10 +350,7 @@ class Network {
             w.kept(i), w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()}};
   }
 
-  static constexpr std::size_t none = ~std::size_t{0};
-
   std::unique_ptr<B> backend_;
-  std::size_t replaced_ = none;  // the layer whose old parameters count no more
   std::vector<Entry> entries_;
   ParameterStore<T, B> store_;
   Workspace<T> workspace_;

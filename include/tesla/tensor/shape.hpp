@@ -46,12 +46,13 @@ class Shape {
     return Shape(std::span<const std::size_t>(extents.data(), rank_ + 1));
   }
 
-  /// The shape with its last extent replaced.
-  Shape with_back(std::size_t extent) const {
+  /// The shape with one extent replaced.
+  Shape with(std::size_t axis, std::size_t extent) const {
     Shape result = *this;
-    result.extents_[rank_ - 1] = extent;
+    result.extents_[axis] = extent;
     return Shape(std::span(result.begin(), rank_));
   }
+  Shape with_back(std::size_t extent) const { return with(rank_ - 1, extent); }
 
   /// "{4, 3}"
   [[gnu::cold]] std::string to_string() const {

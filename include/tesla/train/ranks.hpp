@@ -41,10 +41,8 @@ class Recast {
       : network_(network),
         place_(place),
         squares_(squares),
-        layer_(network.template layer<layer::TensorTrain>(network.entries()[place].name)) {
-    for (std::size_t s = 0; s < network.store().slots(); ++s)
-      slots_.push_back(network.values_of(network.entries()[place], network.store().slot(s)));
-  }
+        layer_(network.template layer<layer::TensorTrain>(network.entries()[place].name)),
+        slots_(network.slots_of(network.entries()[place])) {}
 
   const layer::TensorTrain& layer() const { return layer_; }
   Cores cores() const { return cores_of(*layer_.initial); }
@@ -79,11 +77,6 @@ class Recast {
   layer::TensorTrain layer_;
   std::vector<layer::Values> slots_;
 };
-
-template <class T, class B>
-[[gnu::cold]] Recast<T, B> recast(model::Network<T, B>& network, std::size_t place, const std::vector<bool>& squares) {
-  return {network, place, squares};
-}
 
 [[gnu::cold]] inline void tell(const std::string& name, const Shape& before, const Shape& after) {
   if (!(before == after))
@@ -121,7 +114,7 @@ struct LowerRanks : LowerRanksOptions {
     const std::vector<std::size_t> places = detail::tensor_trains(net);
     std::size_t count = 0;
     for (const std::size_t place : places) {
-      const auto now = detail::recast(net, place, squares);
+      const detail::Recast now(net, place, squares);
       balances.emplace_back(now.cores());
       shapes.push_back(now.layer().shape());
       wanted.push_back(shapes.back());
@@ -138,7 +131,7 @@ struct LowerRanks : LowerRanksOptions {
     }
     for (std::size_t t = 0; t < places.size(); ++t) {
       if (wanted[t].ranks == shapes[t].ranks) continue;
-      auto now = detail::recast(net, places[t], squares);
+      detail::Recast now(net, places[t], squares);
       const std::vector<double> factors = balances[t].factors(now.cores(), wanted[t].ranks);
       now.put(wanted[t].ranks, [&](const auto& cores, network::Balance::Kind kind) {
         return balances[t].cut(cores, wanted[t].ranks, kind, factors);
@@ -177,13 +170,12 @@ struct RaiseRanks : RaiseRanksOptions {
     auto& net = m.model.network();
     const std::vector<bool> squares = detail::optimizer_squares(m.model);
     for (const std::size_t place : detail::tensor_trains(net)) {
-      auto now = detail::recast(net, place, squares);
+      detail::Recast now(net, place, squares);
       const network::TensorTrainShape shape = now.layer().shape();
-      std::array<std::size_t, Shape::max_rank> more{};
-      for (std::size_t k = 0; k < shape.ranks.rank(); ++k)
-        more[k] = std::max(shape.ranks[k], std::min(shape.ranks[k] + by, at_most));
-      const network::TensorTrainShape wide = network::clipped_shape(
-          shape.in, shape.out, Shape(std::span<const std::size_t>(more.data(), shape.ranks.rank())));
+      Shape more = shape.ranks;
+      for (std::size_t k = 0; k < more.rank(); ++k)
+        more = more.with(k, std::max(more[k], std::min(more[k] + by, at_most)));
+      const network::TensorTrainShape wide = network::clipped_shape(shape.in, shape.out, more);
       if (wide.ranks == shape.ranks) continue;
       now.put(wide.ranks, [&](const auto& cores, network::Balance::Kind kind) {
         return network::widened(cores, wide.ranks, seed + m.epoch * 1000 + place,
@@ -235,16 +227,13 @@ struct RaiseRanks : RaiseRanksOptions {
     auto& net = m.model.network();
     const std::vector<bool> squares = detail::optimizer_squares(m.model);
     for (const Trial& trial : trials_) {
-      std::array<std::size_t, Shape::max_rank> kept{};
-      for (std::size_t k = 0; k < trial.before.rank(); ++k)
-        kept[k] =
-            seen_ > 0 && trial.tried[k] >= threshold * threshold * trial.known[k] ? trial.wide[k] : trial.before[k];
-      const network::TensorTrainShape shape = detail::recast(net, trial.place, squares).layer().shape();
-      const Shape ranks = network::clipped_shape(shape.in, shape.out,
-                                                 Shape(std::span<const std::size_t>(kept.data(), shape.ranks.rank())))
-                              .ranks;
+      Shape kept = trial.before;
+      for (std::size_t k = 0; k < kept.rank(); ++k)
+        if (seen_ > 0 && trial.tried[k] >= threshold * threshold * trial.known[k]) kept = kept.with(k, trial.wide[k]);
+      const network::TensorTrainShape shape = detail::Recast(net, trial.place, squares).layer().shape();
+      const Shape ranks = network::clipped_shape(shape.in, shape.out, kept).ranks;
       if (!(ranks == trial.wide))
-        detail::recast(net, trial.place, squares).put(ranks, [&](const auto& cores, network::Balance::Kind) {
+        detail::Recast(net, trial.place, squares).put(ranks, [&](const auto& cores, network::Balance::Kind) {
           return network::sliced(cores, ranks);
         });
       if (verbose) detail::tell(net.entries()[trial.place].name, trial.before, ranks);

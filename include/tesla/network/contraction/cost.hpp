@@ -107,19 +107,12 @@ constexpr double number(std::size_t n) { return static_cast<double>(n); }
   return (training ? 3 : 1) * std::max(product, far);
 }
 
-/// How deep a state lies when its steps are nested: what one strip of samples and one chunk of outputs make of it.
-struct Nesting {
-  std::size_t strip = 0, chunk = 0;
-  std::array<bool, backend::max_cores> stored{};
-};
-
 /// A contraction with nested steps, over the whole batch.
-[[gnu::cold]] inline double depth_first_cycles(const Throughput& t, const Job& job, const Contraction& c,
-                                               const Nesting& nesting) {
+[[gnu::cold]] inline double depth_first_cycles(const Throughput& t, const Job& job, const Contraction& c) {
   using detail::number;
   const bool single = job.lanes == 1, training = job.purpose == Purpose::train;
-  const std::size_t steps = c.steps, strip = single ? 1 : nesting.strip;
-  const std::size_t chunk = single ? c.step[0].out : nesting.chunk;
+  const std::size_t steps = c.steps, strip = single ? 1 : c.strip;
+  const std::size_t chunk = single ? c.step[0].out : c.chunk;
   const double chunks = number(c.step[0].out / chunk);
   const double strips = single ? 1 : number(round_up(job.batch, t.width)) / number(strip);
   const double value = number(job.value_bytes);
@@ -160,7 +153,7 @@ struct Nesting {
     for (std::size_t g = 0; g < steps; ++g) cycles += gradient[g];
     if (input > t.cache) cycles += 3 * input / t.bytes;
     for (std::size_t g = steps - 1; g-- > 0;) {
-      if (nesting.stored[g])
+      if (c.stored[g])
         cycles += pieces[g] * bytes[g] * 2 / t.bytes;
       else
         times[g] = 1 + times[g + 1];

@@ -44,12 +44,12 @@ class OnHost {
 template <class T, class B>
 class MatricesOnHost {
  public:
-  MatricesOnHost(B& backend, std::span<const Matrix<T>> matrices, bool reads) : count_(matrices.size()) {
+  MatricesOnHost(B& backend, std::span<const Matrix<T>> matrices) : count_(matrices.size()) {
     for (std::size_t k = 0; k < count_; ++k) {
       const Matrix<T>& m = matrices[k];
       matrices_[k] = m;
       if constexpr (!B::host_memory) {
-        copies_.emplace_back(backend, m.data, m.rows * m.stride, reads);
+        copies_.emplace_back(backend, m.data, m.rows * m.stride, true);
         matrices_[k].data = copies_.back().data();
       }
     }
@@ -129,7 +129,7 @@ class Execution {
       kernels.backward(backend, constant(matrices), std::span<T* const>(sums.data(), contraction_.steps), x, dy, dx,
                        kept.data(), scratch);
     });
-    detail::MatricesOnHost<T, B> host(backend, cores, true), to(backend, gradients, true);
+    detail::MatricesOnHost<T, B> host(backend, cores), to(backend, gradients);
     detail::OnHost<T, B> host_room(backend, room, merging_, false);
     const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
@@ -184,7 +184,7 @@ class Execution {
     return false;
   }
   void merge(B& backend, std::span<const Matrix<T>> cores, const Matrices& matrices, T* room) const {
-    detail::MatricesOnHost<T, B> host(backend, cores, true);
+    detail::MatricesOnHost<T, B> host(backend, cores);
     detail::OnHost<T, B> host_room(backend, room, merging_, false);
     const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {

@@ -125,35 +125,31 @@ class Search {
 
 /// The best way to nest the steps.
 [[gnu::cold]] inline Candidate nested(const Throughput& t, const Job& job, Contraction c) {
+  c.depth_first = true;
   Candidate best{c, std::numeric_limits<double>::infinity()};
   const std::size_t widest = std::min(job.lanes, round_up(job.batch, t.width));
   const std::size_t masks = job.purpose == Purpose::train ? std::size_t{1} << (c.steps - 1) : 1;
-  const auto consider = [&](const Nesting& nesting) {
+  const auto consider = [&] {
     // Predictions are shared out by strips and chunks: two threads should find as much to do as each other. (The
     // backward pass, most of training, has its own parts.)
-    const std::size_t samples = round_up(job.batch, t.width), strip = job.lanes == 1 ? samples : nesting.strip;
-    const std::size_t chunks = c.step[0].out / nesting.chunk, whole = samples / strip * chunks;
+    const std::size_t samples = round_up(job.batch, t.width), chunks = c.step[0].out / c.chunk,
+                      whole = samples / c.strip * chunks;
     double uneven = 1;
     if (job.purpose == Purpose::predict && job.lanes > 1 && whole < 64) {
-      std::array<std::size_t, 2> load{(whole + 1) / 2 * strip, whole / 2 * strip};
-      for (std::size_t k = 0; k < chunks; ++k) *std::min_element(load.begin(), load.end()) += samples % strip;
+      std::array<std::size_t, 2> load{(whole + 1) / 2 * c.strip, whole / 2 * c.strip};
+      for (std::size_t k = 0; k < chunks; ++k) *std::min_element(load.begin(), load.end()) += samples % c.strip;
       uneven = 2 * number(std::max(load[0], load[1])) / number(load[0] + load[1]);
     }
-    const double cycles = depth_first_cycles(t, job, c, nesting) * uneven;
-    if (cycles >= best.cycles) return;
-    best = {c, cycles};
-    best.contraction.depth_first = true;
-    best.contraction.strip = nesting.strip, best.contraction.chunk = nesting.chunk;
-    best.contraction.stored = nesting.stored;
+    if (const double cycles = depth_first_cycles(t, job, c) * uneven; cycles < best.cycles) best = {c, cycles};
   };
-  for (std::size_t strip : {widest, widest / 2})
+  for (const std::size_t strip : {widest, widest / 2})
     for (std::size_t chunk = 1; chunk <= c.step[0].out; ++chunk) {
       if (job.lanes == 1 && (strip != widest || chunk != c.step[0].out)) continue;
       if (c.step[0].out % chunk != 0 || strip == 0 || (job.lanes > 1 && strip % t.width != 0)) continue;
+      c.strip = strip, c.chunk = chunk;
       for (std::size_t mask = 0; mask < masks; ++mask) {
-        Nesting nesting{strip, chunk, {}};
-        for (std::size_t g = 0; g + 1 < c.steps; ++g) nesting.stored[g] = (mask >> g & 1) != 0;
-        consider(nesting);
+        for (std::size_t g = 0; g + 1 < c.steps; ++g) c.stored[g] = (mask >> g & 1) != 0;
+        consider();
       }
     }
   return best;

@@ -198,10 +198,7 @@ class Balance {
 inline std::vector<TensorTrainShape> shapes_within(std::vector<TensorTrainShape> shapes,
                                                    const std::vector<Balance>& balances, std::size_t parameters) {
   const auto with_rank = [](const TensorTrainShape& s, std::size_t k, std::size_t rank) {
-    std::array<std::size_t, Shape::max_rank> ranks{};
-    std::copy(s.ranks.begin(), s.ranks.end(), ranks.begin());
-    ranks[k] = rank;
-    return TensorTrainShape{s.in, s.out, Shape(std::span<const std::size_t>(ranks.data(), s.ranks.rank()))};
+    return TensorTrainShape{s.in, s.out, s.ranks.with(k, rank)};
   };
   std::size_t now = 0;
   for (std::size_t t = 0; t < shapes.size(); ++t) {
