@@ -10,6 +10,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <span>
 #include <type_traits>
@@ -164,10 +165,16 @@ class ArrayView {
 template <std::floating_point T>
 [[gnu::cold, gnu::noinline]] void ArrayView::read(std::size_t sample, std::size_t first, std::size_t count,
                                                   T* to) const {
+  const bool contiguous = contiguous_samples();
   visit([&](const auto* data) __attribute__((cold)) {
     const auto* row = data + static_cast<std::ptrdiff_t>(sample) * stride(0);
-    if (shape_.rank() <= 2) {
-      const std::ptrdiff_t step = shape_.rank() == 2 ? stride(1) : 1;
+    if constexpr (std::same_as<decltype(row), const T*>)
+      if (contiguous) {
+        std::memcpy(to, row + first, count * sizeof(T));
+        return;
+      }
+    if (contiguous || shape_.rank() == 2) {
+      const std::ptrdiff_t step = contiguous ? 1 : stride(1);
       for (std::size_t f = 0; f < count; ++f)
         to[f] = static_cast<T>(row[static_cast<std::ptrdiff_t>(first + f) * step]);
     } else {

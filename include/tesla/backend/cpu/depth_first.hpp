@@ -242,16 +242,18 @@ class DepthFirst : public DepthFirstLayout<T> {
 
     /// Adds the bias, applies the function, and puts the result where it belongs.
     void finish(Panels<T> y, const T* bias, InPlace<T> f) const {
-      if (bias != nullptr)
-        each_row([&](T* values, std::size_t feature) {
-          for (std::size_t k = 0; k < s.strip; ++k) values[k] += bias[feature];
-        });
-      if (f.apply != nullptr) f.apply(f.function, result, s.out[d.steps_ - 1] * s.columns[d.steps_ - 1]);
       T* const to = y.data + lane_offset(y);
-      if (d.single_) return each_row([&](const T* value, std::size_t feature) { to[feature] = *value; });
       each_row([&](const T* values, std::size_t feature) {
-        for (std::size_t k = 0; k < s.strip; k += w) store(to + feature * d.lanes_ + k, load(values + k));
+        const T shift = bias != nullptr ? bias[feature] : T(0);
+        if (d.single_) {
+          to[feature] = *values + shift;
+          return;
+        }
+        T* const row = to + feature * d.lanes_;
+        for (std::size_t k = 0; k < s.strip; k += w) store(row + k, load(values + k) + Vector<T>(shift));
+        if (f.apply != nullptr) f.apply(f.function, row, s.strip);
       });
+      if (d.single_ && f.apply != nullptr) f.apply(f.function, to, y.features);
     }
 
     /// Fetches the gradient of the result; lanes without a sample count nothing.
