@@ -55,6 +55,10 @@ Options parse(int count, char** arguments) {
     if (name == "--bytes") o.bytes = number("--bytes", value);
     if (name == "--seed") o.seed = number("--seed", value);
   }
+  if (o.rank == 0) {
+    std::fprintf(stderr, "compress: --rank takes a whole number of 1 or more\n");
+    std::exit(2);
+  }
   return o;
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -99,16 +100,17 @@ inline std::string suggestion(std::string_view option) {
 /// Reads `--name value` and `--name=value`; throws BadOption.
 inline Options parse(int count, char** arguments) {
   Options o;
+  std::set<std::string> given;
   for (int i = 1; i < count; ++i) {
     std::string name = arguments[i], value;
     if (name == "--help" || name == "-h") {
       o.help = true;
       return o;
     }
-    const auto take = [&, given = name.find('=')]() -> const std::string& {
-      if (given != name.npos) {
-        value = name.substr(given + 1);
-        name.resize(given);
+    const auto take = [&, equals = name.find('=')]() -> const std::string& {
+      if (equals != name.npos) {
+        value = name.substr(equals + 1);
+        name.resize(equals);
       } else if (++i < count) {
         value = arguments[i];
       } else {
@@ -118,6 +120,7 @@ inline Options parse(int count, char** arguments) {
       return value;
     };
     const std::string known = name.substr(0, name.find('='));
+    given.insert(known);
     if (known == "--data") {
       o.data = take();
     } else if (known == "--save") {
@@ -152,6 +155,10 @@ inline Options parse(int count, char** arguments) {
       throw BadOption("there is no option \"" + known + "\"" + detail::suggestion(known));
     }
   }
+  for (const char* only : {"--in", "--out", "--ranks"})
+    if (given.count(only) != 0 && (o.model != "tt" || !o.load.empty()))
+      throw BadOption(std::string(only) + " goes with --model tt, and not with --load: a saved model has its own");
+  if (o.budget != 0 && o.model != "tt" && o.load.empty()) throw BadOption("--budget goes with --model tt or --load");
   if (o.in.elements() != 784 && o.in.elements() != 1024)
     throw BadOption("--in takes modes whose product is 784 or 1024, not " + std::to_string(o.in.elements()));
   if (o.in.rank() != o.out.rank()) throw BadOption("--in and --out take as many modes as each other");

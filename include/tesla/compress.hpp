@@ -88,18 +88,20 @@ template <class T, class B>
   std::vector<CompressChoice> choices(1);
   choices[0].parameters = in * out + bias;
   choices[0].microseconds = measured<T, B>(dense, in, options.batch_size);
-  bool has_modes = false, smaller = false;
+  bool smaller = false;
+  std::vector<std::array<Shape, 2>> modes{{Shape{in, 1}, Shape{1, out}}};  // a product of two matrices, to begin with
   for (std::size_t cores = 2; cores <= options.most_cores; ++cores) {
     const network::FactoredModes a = network::factor_modes(in, cores), b = network::factor_modes(out, cores);
-    if (a.padding + b.padding != 0 || a.modes[0] == 1 || b.modes[0] == 1) continue;
-    has_modes = true;
+    if (a.padding + b.padding == 0 && a.modes[0] != 1 && b.modes[0] != 1) modes.push_back({a.modes, b.modes});
+  }
+  for (const auto& [in_modes, out_modes] : modes) {
     const layer::TensorTrain whole = layer::TensorTrain::from(
-        dense, {.in = a.modes, .out = b.modes, .rank = options.most_rank, .initializer = dense.initializer});
+        dense, {.in = in_modes, .out = out_modes, .rank = options.most_rank, .initializer = dense.initializer});
     const network::TensorTrainMatrix<double> matrix = whole.matrix();
     const double cut = relative_error(weight, matrix.to_dense());
     const network::Balance balance(matrix.cores());
     Shape last;
-    for (double share = 0.8; share > 1e-4; share *= 0.7) {
+    for (double share = 0.8; share > 1e-4; share *= 0.8) {
       const auto wanted = static_cast<std::size_t>(share * static_cast<double>(in * out));
       const network::TensorTrainShape shape = network::shapes_within({whole.shape()}, {balance}, wanted)[0];
       const Shape ranks = shape.ranks;
@@ -124,10 +126,7 @@ template <class T, class B>
       if (choice.microseconds < 0.95 * choices[0].microseconds) choices.push_back(std::move(choice));
     }
   }
-  if (!has_modes)
-    why = text(in, " and ", out, " have no ", options.most_cores > 2 ? text("2 to ", options.most_cores) : "2",
-               " even factors each");
-  else if (!smaller)
+  if (!smaller)
     why = "no tensor-train of it is smaller";
   else if (choices.size() == 1)
     why = text("no smaller form is faster at batch ", options.batch_size);
@@ -149,8 +148,11 @@ template <class T, class B>
     raise<UsageError>("compress: needs one of .budget, in bytes, and .microseconds");
   if (!(options.microseconds >= 0) || options.batch_size == 0 || options.most_cores < 2 || options.most_rank == 0 ||
       options.most_cores > backend::max_cores)
-    raise<UsageError>("compress: .microseconds, .batch_size and .most_rank have to be above 0, .most_cores from 2 to ",
-                      backend::max_cores);
+    raise<UsageError>("compress: .microseconds (", options.microseconds, "), .batch_size (", options.batch_size,
+                      ") and .most_rank (", options.most_rank, ") have to be above 0, .most_cores (",
+                      options.most_cores, ") from 2 to ", backend::max_cores);
+  if (!model.network().built() || !model.training().loss)
+    raise<UsageError>("compress: needs a model that was built and compiled, best one that was trained");
   if (!options.calibration.given()) raise<UsageError>("compress: needs .calibration, samples to see the loss on");
   data::Samples samples = options.calibration;
   for (ArrayView* view : {&samples.x, &samples.y, &samples.weight}) *view = view->first(options.samples);
@@ -224,6 +226,19 @@ template <class T, class B>
       (total_of(chosen_at(middle)) > budget ? low : high) = middle;
     }
     chosen = chosen_at(high);
+    // What is left of the budget goes where it helps most.
+    for (bool better = true; better;) {
+      better = false;
+      double gain = 0;
+      std::size_t at = 0, to = 0;
+      for (std::size_t l = 0; l < places.size(); ++l)
+        for (std::size_t c = 0; c < choices[l].size(); ++c) {
+          const detail::CompressChoice &now = choices[l][chosen[l]], &then = choices[l][c];
+          if (total_of(chosen) - cost_of(now) + cost_of(then) > budget || now.loss - then.loss <= gain) continue;
+          gain = now.loss - then.loss, at = l, to = c, better = true;
+        }
+      if (better) chosen[at] = to;
+    }
   }
 
   for (std::size_t l = 0; l < places.size(); ++l) {

@@ -273,6 +273,25 @@ TEST_CASE("tt_svd: large matrices of huge and of tiny numbers, and with one that
   CHECK_THROWS_WITH(tt_svd(broken, {.in = in, .out = out, .max_rank = 4}), Catch::Contains("entry (1234, 567)"));
 }
 
+TEMPLATE_TEST_CASE("tt_svd: small matrices at the ends of the range of their numbers", "[network][tensor_train]", float,
+                   double) {
+  const Shape in{5, 6}, out{4, 6};
+  Tensor<TestType> w({24, 30});
+  random::fill_normal(w, {.seed = 4});
+  const int most = std::numeric_limits<TestType>::max_exponent - 4;
+  for (const int power : {most, -most / 2, 8 - most, 20}) {
+    Tensor<TestType> scaled = w;
+    for (TestType& v : scaled) v = std::ldexp(v, power);
+    Tensor<TestType> back = tt_svd(scaled, {.in = in, .out = out}).to_dense();
+    double error = 0, whole = 0;
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      error += std::pow(static_cast<double>(std::ldexp(back[i], -power) - w[i]), 2);
+      whole += std::pow(static_cast<double>(w[i]), 2);
+    }
+    REQUIRE(std::sqrt(error / whole) < (sizeof(TestType) == 4 ? 2e-5 : 1e-12));
+  }
+}
+
 TEMPLATE_TEST_CASE("tt_svd and round: zero and rank-deficient matrices", "[network][tensor_train]", float, double) {
   using T = TestType;
   const Tensor<T> zero({12, 12});

@@ -153,4 +153,30 @@ TEST_CASE("ranks: options that make no sense", "[train][errors]") {
   REQUIRE_THROWS_AS(train::LowerRanks({.parameters = 10, .every = 0}), UsageError);
   REQUIRE_THROWS_AS(train::RaiseRanks({.by = 0}), UsageError);
   REQUIRE_THROWS_AS(train::RaiseRanks({.threshold = -1}), UsageError);
+
+  const auto digits = data::digits({.train = 100, .test = 10});
+  const auto fit = [&](Sequential& model, const train::AnyCallback<Sequential>& callback) {
+    model.fit(digits.train, {.epochs = 1, .callbacks = {callback}, .verbose = 0});
+  };
+  Sequential model = model_of(3);
+  REQUIRE_THROWS_WITH(fit(model, train::LowerRanks({.parameters = 100})), Catch::Contains("even at ranks of 1"));
+  Sequential dense(Dense({.units = 10}));
+  dense.compile(optim::SGD(), loss::SparseCategoricalCrossEntropy());
+  REQUIRE_THROWS_WITH(fit(dense, train::LowerRanks({.parameters = 9000})), Catch::Contains("no TensorTrain layers"));
+  REQUIRE_THROWS_WITH(fit(dense, train::RaiseRanks()), Catch::Contains("no TensorTrain layers"));
+}
+
+TEST_CASE("ranks: twice two epochs are the same as four", "[train]") {
+  const auto digits = data::digits({.train = 500, .test = 100});
+  const auto run = [&](std::vector<std::size_t> parts) {
+    Sequential model = model_of(6);
+    for (const std::size_t epochs : parts)
+      model.fit(
+          digits.train,
+          {.epochs = epochs, .callbacks = {train::LowerRanks({.parameters = 2000, .by_epoch = 4})}, .verbose = 0});
+    REQUIRE(count_cores(model) <= 2000);
+    return model.predict(digits.test.x());
+  };
+  const Tensor<float> whole = run({4}), parts = run({2, 2});
+  REQUIRE(std::equal(whole.begin(), whole.end(), parts.begin()));
 }

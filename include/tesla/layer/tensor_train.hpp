@@ -24,7 +24,8 @@ struct TensorTrainOptions {
   Shape ranks = {};         // or one for each place between two cores
   bool use_bias = true;
   Activation activation = {};
-  init::Initializer initializer = init::glorot_uniform;  // of the matrix W, whose deviation the cores are given
+  init::Initializer initializer =
+      init::orthogonal;  // of W: orthogonal cores, or cores drawn so that W has its deviation
   init::Initializer bias_initializer = init::zeros;
   double rate = 1;  // of the cores, times the optimizer's learning rate: deep trains of low rank may want more than 1
   std::string name = {};
@@ -37,10 +38,18 @@ struct TensorTrain : TensorTrainOptions {
   TensorTrain() = default;
   TensorTrain(TensorTrainOptions options) : TensorTrainOptions(std::move(options)) {}
 
-  /// A layer that begins with the cores of a tensor-train matrix. Modes and ranks are those of the matrix.
+  /// A layer that begins with the cores of a tensor-train matrix. Modes and ranks are those of the matrix, and not to
+  /// be given again; its bias begins as the options say.
   template <class T>
   static TensorTrain from(const network::TensorTrainMatrix<T>& matrix, TensorTrainOptions options = {}) {
-    options.in = matrix.in(), options.out = matrix.out(), options.ranks = matrix.ranks(), options.rank = 0;
+    if (matrix.size() == 0) raise<UsageError>("TensorTrain::from: the matrix has no cores");
+    const auto differs = [](const Shape& given, const Shape& own) { return given.rank() != 0 && !(given == own); };
+    if (differs(options.in, matrix.in()) || differs(options.out, matrix.out()) ||
+        differs(options.ranks, matrix.ranks()) || options.rank != 0)
+      raise<UsageError>("TensorTrain::from: modes and ranks are those of the matrix, ", matrix.in(), " to ",
+                        matrix.out(), " with ranks ", matrix.ranks(),
+                        "; leave .in, .out, .rank and .ranks out, or round ", "the matrix first");
+    options.in = matrix.in(), options.out = matrix.out(), options.ranks = matrix.ranks();
     TensorTrain result(std::move(options));
     Values values;
     for (const Tensor<T>& core : matrix.cores()) {
@@ -64,6 +73,7 @@ struct TensorTrain : TensorTrainOptions {
                                            .max_ranks = options.ranks,
                                            .tolerance = tolerance};
     options.use_bias = dense.use_bias, options.activation = dense.activation;
+    options.in = options.out = options.ranks = {}, options.rank = 0;
     TensorTrain result = from(network::tt_svd(dense.initial->at(0), wanted), std::move(options));
     if (dense.use_bias) {
       Values values = *result.initial;
@@ -167,9 +177,14 @@ struct TensorTrain : TensorTrainOptions {
     const std::size_t dense = in.elements() * out.elements();
     char ratio[32];
     std::snprintf(ratio, sizeof ratio, "%.3g", static_cast<double>(dense) / static_cast<double>(s.count_parameters()));
-    std::string result = text(s.count_parameters(), " weights for ", dense, " (", ratio, " times fewer)");
+    std::string result = text(s.count_parameters(), " weights for ", dense);
+    result += s.count_parameters() < dense ? text(" (", ratio, " times fewer)") : ", no fewer than a Dense layer has";
     if (s.ranks.rank() != 0) result += text(", ranks ", s.ranks);
-    if (!(s.ranks == wanted_ranks())) result += text(", the most there are of ", wanted_ranks());
+    for (std::size_t k = 0; k < s.ranks.rank(); ++k)
+      if (s.ranks[k] < (rank != 0 ? rank : ranks[k])) {
+        result += rank != 0 ? text(", the most there are of ", rank) : text(", the most there are of ", ranks);
+        break;
+      }
     return result;
   }
 
@@ -211,7 +226,7 @@ struct TensorTrain : TensorTrainOptions {
   Shape wanted_ranks() const {
     if (ranks.rank() != 0 || in.rank() < 2) return ranks;
     std::array<std::size_t, Shape::max_rank> all;
-    all.fill(rank);
+    for (std::size_t k = 1; k < in.rank(); ++k) all[k - 1] = std::min(rank, network::largest_rank(in, out, k));
     return Shape(std::span<const std::size_t>(all.data(), in.rank() - 1));
   }
 
@@ -245,14 +260,17 @@ struct TensorTrain : TensorTrainOptions {
     using Kind = init::Initializer::Kind;
     initializer.check();
     const double cores = static_cast<double>(s.size());
-    if (initializer.kind == Kind::orthogonal) {
-      // Each step of the contraction keeps the length of what it is given.
-      const double widens = std::max(1.0, static_cast<double>(core[0]) / static_cast<double>(core[1]));
-      return {Kind::orthogonal, std::pow(std::fabs(initializer.parameter), 1 / cores) * std::sqrt(widens)};
-    }
     if (initializer.kind == Kind::constant)
       raise<UsageError>("cores that begin as a constant stay equal to each other; choose another .initializer");
     const double deviation = initializer.deviation({out.elements(), in.elements()});
+    if (deviation < static_cast<double>(std::numeric_limits<float>::min()))
+      raise<UsageError>("cores that begin as zero have no gradient; choose an .initializer with a larger number");
+    if (initializer.kind == Kind::orthogonal) {
+      // Steps of the contraction that keep the mean square of what they are given, times the gain.
+      const double widens = std::max(1.0, static_cast<double>(core[0]) / static_cast<double>(core[1]));
+      const double gain = deviation * std::sqrt(static_cast<double>(in.elements()));
+      return {Kind::orthogonal, std::pow(gain, 1 / cores) * std::sqrt(widens)};
+    }
     double paths = 1;
     for (const std::size_t r : s.ranks) paths *= static_cast<double>(r);
     const double each = std::pow(deviation * deviation / paths, 0.5 / cores);

@@ -25,6 +25,14 @@ template <class Network>
   return found;
 }
 
+/// The same, for a callback that is of no use without one.
+template <class Network>
+[[gnu::cold]] std::vector<std::size_t> need_tensor_trains(const Network& network, const char* who) {
+  std::vector<std::size_t> found = tensor_trains(network);
+  if (found.empty()) raise<UsageError>(who, ": the model has no TensorTrain layers");
+  return found;
+}
+
 /// Which of the optimizer's state values follow squares of the gradient.
 template <class Model>
 [[gnu::cold]] std::vector<bool> optimizer_squares(const Model& model) {
@@ -88,7 +96,7 @@ class Recast {
 struct LowerRanksOptions {
   std::size_t parameters = 0;  // what all cores of the model shall have together in the end; 0: no budget
   double tolerance = 0;        // of the relative error that a rounding may make in each layer; 0: none
-  std::size_t by_epoch = 1;    // the epoch at whose end the budget is kept; before it, it is approached evenly
+  std::size_t by_epoch = 1;    // the epoch, of all training, at whose end the budget is kept; approached evenly before
   std::size_t every = 1;       // epochs between roundings
   bool verbose = false;        // a line for each layer whose ranks change
 };
@@ -105,8 +113,22 @@ struct LowerRanks : LowerRanksOptions {
   }
 
   template <class Model>
+  void on_fit_begin(Moment<Model>& m) {
+    auto& net = m.model.network();
+    std::size_t least = 0;
+    for (const std::size_t place : detail::need_tensor_trains(net, "LowerRanks")) {
+      const layer::TensorTrain layer = net.template layer<layer::TensorTrain>(net.entries()[place].name);
+      for (std::size_t k = 0; k < layer.in.rank(); ++k) least += layer.in[k] * layer.out[k];
+    }
+    if (parameters != 0 && parameters < least)
+      raise<UsageError>("LowerRanks: the cores of the model have ", least,
+                        " numbers even at ranks of 1, more than the ", ".parameters of ", parameters);
+  }
+
+  template <class Model>
   void on_epoch_end(Moment<Model>& m) {
-    if (m.epoch % every != 0 && m.epoch != by_epoch) return;
+    const std::size_t epoch = m.model.training().epochs;  // of all training, so that another fit goes on
+    if (epoch % every != 0 && epoch != by_epoch) return;
     auto& net = m.model.network();
     const std::vector<bool> squares = detail::optimizer_squares(m.model);
     std::vector<network::Balance> balances;
@@ -123,10 +145,9 @@ struct LowerRanks : LowerRanksOptions {
             network::clipped_shape(wanted.back().in, wanted.back().out, balances.back().ranks_for(tolerance));
       count += shapes.back().count_parameters();
     }
-    if (first_ == 0) first_ = count;
     if (parameters != 0) {
       std::size_t budget = parameters;
-      if (m.epoch < by_epoch && first_ > parameters) budget = first_ - (first_ - parameters) * m.epoch / by_epoch;
+      if (epoch < by_epoch && count > parameters) budget = count - (count - parameters) / (by_epoch - epoch + 1);
       wanted = network::shapes_within(wanted, balances, budget);
     }
     for (std::size_t t = 0; t < places.size(); ++t) {
@@ -139,9 +160,6 @@ struct LowerRanks : LowerRanksOptions {
       if (verbose) detail::tell(net.entries()[places[t]].name, shapes[t].ranks, wanted[t].ranks);
     }
   }
-
- private:
-  std::size_t first_ = 0;  // what the cores had at the beginning
 };
 
 struct RaiseRanksOptions {
@@ -164,9 +182,15 @@ struct RaiseRanks : RaiseRanksOptions {
   }
 
   template <class Model>
+  void on_fit_begin(Moment<Model>& m) {
+    detail::need_tensor_trains(m.model.network(), "RaiseRanks");
+  }
+
+  template <class Model>
   void on_epoch_begin(Moment<Model>& m) {
     end_trial(m);
-    if ((m.epoch - 1) % every != 0) return;
+    const std::size_t epoch = m.model.training().epochs;
+    if (epoch % every != 0) return;
     auto& net = m.model.network();
     const std::vector<bool> squares = detail::optimizer_squares(m.model);
     for (const std::size_t place : detail::tensor_trains(net)) {
@@ -174,12 +198,12 @@ struct RaiseRanks : RaiseRanksOptions {
       const network::TensorTrainShape shape = now.layer().shape();
       Shape more = shape.ranks;
       for (std::size_t k = 0; k < more.rank(); ++k)
-        more = more.with(k, std::max(more[k], std::min(more[k] + by, at_most)));
+        more = more.with(
+            k, std::max(more[k], std::min(at_most, more[k] > at_most ? at_most : more[k] + std::min(by, at_most))));
       const network::TensorTrainShape wide = network::clipped_shape(shape.in, shape.out, more);
       if (wide.ranks == shape.ranks) continue;
       now.put(wide.ranks, [&](const auto& cores, network::Balance::Kind kind) {
-        return network::widened(cores, wide.ranks, seed + m.epoch * 1000 + place,
-                                kind == network::Balance::Kind::value);
+        return network::widened(cores, wide.ranks, seed + epoch * 1000 + place, kind == network::Balance::Kind::value);
       });
       trials_.push_back({place, shape.ranks, wide.ranks, std::vector<double>(shape.ranks.rank()),
                          std::vector<double>(shape.ranks.rank())});

@@ -86,9 +86,11 @@ class Remainder {
   Remainder(const Tensor<T>& w, const DecomposeOptions& options)
       : w_(w), options_(options), values_(w.data()), last_(options.out.rank() - 1), cores_(options.out.rank()) {}
 
+  /// None where the numbers are so large or so small that their squares say nothing: scaled() helps.
   std::vector<Tensor<T>> cores() {
-    while (first_ < last_)
+    while (first_ < last_ && !out_of_range_)
       if (!skip_trivial()) cut();
+    if (out_of_range_) return {};
     if (!seen_) check_finite(w_);
     cores_[first_] = core_of<T>(values_, before_, options_.out[first_], options_.in[first_], after_);
     return std::move(cores_);
@@ -127,6 +129,7 @@ class Remainder {
     Spectra spectra =
         spectra_of(values_, e, most_left, most_right, error_of_a_cut(options_.tolerance, 1, cores_.size()));
     if (!seen_) see(spectra.squares);
+    if (out_of_range_) return;
     Dense left_basis, right_basis;
     if (with_left) left_basis = principal(values_, ends(true, false), std::move(spectra.left), most_left, error_);
     if (with_right) right_basis = principal(values_, ends(false, true), std::move(spectra.right), most_right, error_);
@@ -144,10 +147,10 @@ class Remainder {
   }
 
   void see(double squares) {
-    if (!is_finite(squares)) {
-      check_finite(w_);
-      raise<DataError>("tt_svd: the squares of the entries overflow; scale the matrix first");
-    }
+    if (!is_finite(squares)) check_finite(w_);
+    constexpr double edge = sizeof(T) == 4 ? 1e25 : 1e250;
+    out_of_range_ = squares == 0 ? std::any_of(w_.begin(), w_.end(), [](T value) { return value != 0; })
+                                 : !(squares > 1 / edge && squares < edge);
     error_ = error_of_a_cut(options_.tolerance, std::sqrt(squares), cores_.size());
     seen_ = true;
   }
@@ -158,7 +161,7 @@ class Remainder {
   Scratch<T> memory_;
   std::size_t first_ = 0, last_;        // of the modes that are left
   std::size_t before_ = 1, after_ = 1;  // ranks
-  bool seen_ = false;
+  bool seen_ = false, out_of_range_ = false;
   double error_ = 0;
   std::vector<Tensor<T>> cores_;
 };
@@ -167,8 +170,9 @@ class Remainder {
 
 /// The tensor-train of a matrix {product of out, product of in}, cut to ranks, to a tolerance, or both (the ranks win).
 /// The error is at most the tolerance, and for given ranks at most sqrt(d - 1) times the best there is (Oseledets 2011,
-/// theorem 2.2). The matrix is read where it lies. Memory is taken for what is left after the first cut, never more
-/// than a copy of the matrix, and beside it for what is left after the next.
+/// theorem 2.2). The matrix is read where it lies, or copied where its entries are so large or small that they have to
+/// be scaled. Memory is taken for what is left after the first cut, never more than a copy of the matrix, and beside it
+/// for what is left after the next.
 template <class T>
 TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options) {
   const Shape &out = options.out, &in = options.in;
@@ -181,7 +185,20 @@ TensorTrainMatrix<T> tt_svd(const Tensor<T>& w, const DecomposeOptions& options)
                       ") proposes modes");
   detail::check_tolerance("tt_svd", options.tolerance);
   detail::check_ranks("tt_svd", options.max_ranks, d);
-  return TensorTrainMatrix<T>(detail::Remainder<T>(w, options).cores());
+  std::vector<Tensor<T>> cores = detail::Remainder<T>(w, options).cores();
+  if (cores.empty()) {
+    const auto by_power = [](Tensor<T>& values, int power) {
+      for (T& v : values) v = std::ldexp(v, power);
+    };
+    T largest(0);
+    for (const T v : w) largest = std::max(largest, std::fabs(v));
+    const int power = std::ilogb(largest);
+    Tensor<T> scaled = w;
+    by_power(scaled, -power);
+    cores = detail::Remainder<T>(scaled, options).cores();
+    by_power(cores[0], power);
+  }
+  return TensorTrainMatrix<T>(std::move(cores));
 }
 
 /// The same matrix with all cores but the first having orthonormal rows (over out, in and the rank after): the norm of

@@ -38,6 +38,11 @@ inline std::size_t largest_rank(const Shape& in, const Shape& out, std::size_t k
 
 /// The shape with ranks of at most `ranks`, no larger than they can be.
 inline TensorTrainShape clipped_shape(const Shape& in, const Shape& out, const Shape& ranks) {
+  if (in.rank() == 0 || in.rank() != out.rank() || ranks.rank() + 1 != in.rank())
+    raise<ShapeError>("clipped_shape: modes ", in, " and ", out, " need to be as many as each other, and ", ranks,
+                      " one rank fewer");
+  for (const std::size_t r : ranks)
+    if (r == 0) raise<UsageError>("clipped_shape: the ranks ", ranks, " have to be 1 or more each");
   std::array<std::size_t, Shape::max_rank> clipped{};
   for (std::size_t k = 0; k < ranks.rank(); ++k) clipped[k] = std::min(ranks[k], largest_rank(in, out, k + 1));
   // Nor than a neighbour allows: the ranks of a core differ by no more than the factor of its modes.

@@ -69,7 +69,8 @@ Dense principal(const T* x, const Ends& end, Spectrum s, std::size_t max_rank, d
   return basis;
 }
 
-/// What the Gram matrices of both ends tell. If the squares of the entries have no finite sum, the spectra are empty.
+/// What the Gram matrices of both ends tell. If the sum of the squares is no number to compute with, the spectra are
+/// empty.
 struct Spectra {
   double squares = 0;
   Spectrum left, right;
@@ -77,7 +78,8 @@ struct Spectra {
   explicit Spectra(const Grams& grams) {
     const Dense& any = grams.left.rows > 0 ? grams.left : grams.right;
     for (std::size_t i = 0; i < any.rows; ++i) squares += any(i, i);
-    if (is_finite(squares)) left = spectrum_of(grams.left), right = spectrum_of(grams.right);
+    if (squares == 0 || (squares > 1e-250 && squares < 1e250))
+      left = spectrum_of(grams.left), right = spectrum_of(grams.right);
   }
 };
 
