@@ -9,6 +9,7 @@
 #include <tesla/layer/activation.hpp>
 #include <tesla/layer/dense.hpp>
 #include <tesla/layer/input.hpp>
+#include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/regression.hpp>

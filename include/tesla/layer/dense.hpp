@@ -3,6 +3,7 @@
 
 #include <tesla/layer/activation.hpp>
 #include <tesla/layer/layer.hpp>
+#include <tesla/layer/products.hpp>
 
 namespace tesla::inline TESLA_TARGET {
 
@@ -45,10 +46,7 @@ struct Dense : DenseOptions {
     const bool keep = !activation.from_output() && pass.training;
     const Panels<T> z = keep ? pass.kept[0] : y;
     const backend::Matrix<T> w = pass.weight(0);
-    backend::Product<T> p = over_panels(x, Panels<const T>(z));
-    p.rows = w.rows, p.depth = w.columns;
-    p.a = w.data, p.a_row = static_cast<std::ptrdiff_t>(w.stride), p.a_depth = 1;
-    p.c = z.data;
+    backend::Product<T> p = output_product(w, x, z);
     if (use_bias) p.bias = pass.weight(1).data;
     if (!keep && activation.visit([&](const auto& f) { pass.backend.multiply(p, f); })) return;
     pass.backend.multiply(p);
@@ -60,13 +58,7 @@ struct Dense : DenseOptions {
     const backend::Matrix<T> w = pass.weight(0);
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
     activation.gradient_with_bias(pass, kept, dy, use_bias, 1);
-    if (dx) {
-      backend::Product<T> p = over_panels(upstream, Panels<const T>(dx));
-      p.rows = w.columns, p.depth = w.rows;
-      p.a = w.data, p.a_row = 1, p.a_depth = static_cast<std::ptrdiff_t>(w.stride);
-      p.c = dx.data;
-      pass.backend.multiply(p);
-    }
+    if (dx) pass.backend.multiply(input_product(w, upstream, dx));
     pass.sum_products(0, upstream, x);
   }
 
@@ -79,20 +71,6 @@ struct Dense : DenseOptions {
   }
 
   std::shared_ptr<const Values> initial = {};  // weights, and the bias where there is one, instead of initialisers
-
- private:
-  /// A product of weights with activations: one item a panel, the samples as columns.
-  template <class T>
-  static backend::Product<T> over_panels(Panels<const T> in, Panels<const T> out) {
-    backend::Product<T> p;
-    p.count = in.panels(), p.columns = in.lanes;
-    // Of the last panel only the lanes with samples, in whole cache lines.
-    p.last_columns = std::min(in.lanes, round_up(in.live(in.panels() - 1), cache_line / sizeof(T)));
-    p.b = in.data, p.b_depth = static_cast<std::ptrdiff_t>(in.lanes),
-    p.b_item = static_cast<std::ptrdiff_t>(in.stride());
-    p.c_row = static_cast<std::ptrdiff_t>(out.lanes), p.c_item = static_cast<std::ptrdiff_t>(out.stride());
-    return p;
-  }
 };
 
 }  // namespace layer

@@ -25,7 +25,11 @@ struct Initializer {
   void check() const;
   bool is_uniform() const { return kind == Kind::glorot_uniform || kind == Kind::he_uniform || kind == Kind::uniform; }
   /// The standard deviation of what values() gives a matrix {outputs, inputs}; 0 for a constant.
-  double deviation(const Shape& shape) const;
+  double deviation(const Shape& shape) const {
+    const double fan_out = static_cast<double>(shape[0]);
+    return deviation(static_cast<double>(shape.elements()) / fan_out, fan_out);
+  }
+  double deviation(double fan_in, double fan_out) const;
 
   /// Values for a parameter of `shape` whose first extent counts outputs; the numbers depend on seed and stream alone.
   Tensor<double> values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const;
@@ -69,8 +73,7 @@ namespace detail {
 
 }  // namespace detail
 
-[[gnu::cold]] inline double Initializer::deviation(const Shape& shape) const {
-  const double fan_out = static_cast<double>(shape[0]), fan_in = static_cast<double>(shape.elements()) / fan_out;
+[[gnu::cold]] inline double Initializer::deviation(double fan_in, double fan_out) const {
   switch (kind) {
     case Kind::glorot_uniform:
     case Kind::glorot_normal:

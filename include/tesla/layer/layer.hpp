@@ -6,6 +6,7 @@
 
 #include <tesla/backend/backend.hpp>
 #include <tesla/layer/initializer.hpp>
+#include <tesla/network/sparse/pattern.hpp>
 #include <tesla/tensor/tensor.hpp>
 
 #include <algorithm>
@@ -23,9 +24,25 @@ namespace tesla::inline TESLA_TARGET::layer {
 /// What the parameters of a layer begin with, in the order in which setup() asks for them.
 using Values = std::vector<Tensor<double>>;
 
+/// A parameter that holds some entries of a matrix, in an order of its own.
+class StoredOrder {
+ public:
+  static constexpr std::uint32_t none = ~std::uint32_t{0};
+
+  virtual ~StoredOrder() = default;
+  /// Which entries there are; the values are theirs, row by row.
+  virtual sparse::Pattern pattern() const = 0;
+  /// How many places there are.
+  virtual std::size_t stored() const = 0;
+  /// For each place the number of the value that it holds, or none, where it stays zero.
+  virtual std::vector<std::uint32_t> order() const = 0;
+};
+
 /// What a layer asks for before it runs.
 class Setup {
  public:
+  explicit Setup(std::uint64_t seed = 0) : seed_(seed) {}
+
   struct Parameter {
     std::string name;
     Shape shape;  // {outputs, inputs} or {features}
@@ -33,6 +50,7 @@ class Setup {
     Shape initialized_as;                    // the matrix that the initialiser sees, of as many elements
     const Tensor<double>* values = nullptr;  // instead of the initialiser
     double rate = 1;                         // times the optimizer's learning rate
+    std::shared_ptr<const StoredOrder> form = {};
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.
@@ -50,11 +68,14 @@ class Setup {
   /// backward() will call Pass::sum_products.
   void sum_products() { sums_products_ = true; }
 
+  /// For what a layer draws at random: of the model's seed and the layer's place.
+  std::uint64_t seed() const { return seed_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<std::size_t>& kept() const { return kept_; }
   bool sums_products() const { return sums_products_; }
 
  private:
+  std::uint64_t seed_;
   std::vector<Parameter> parameters_;
   std::vector<std::size_t> kept_;
   bool sums_products_ = false;
@@ -102,7 +123,8 @@ struct Pass {
 
 // clang-format off
 /// kind: the type's name in summaries and files, from which layers without a name get theirs.
-/// setup(input shape of one sample, what is needed) returns the output's shape.
+/// setup(input shape of one sample, what is needed) returns the output's shape; it may change the layer, which lasts
+/// where all layers of the model agree.
 /// forward(pass, x, y) fills y. backward(pass, x, y, dy, dx) fills the gradients and, unless it is null, dx; it may
 /// overwrite dy.
 /// A layer that needs more memory than Setup can tell says how much, in elements, for one batch:

@@ -1,10 +1,12 @@
-// Models in files: one safetensors file with the parameters in their natural layout ({out, in} for weights), the
-// optimizer's state, and the model's description as JSON in the metadata under "tesla".
+// Models in files: one safetensors file with the parameters in their natural layout ({out, in} for weights; of sparse
+// weights the values of compressed rows, with `.pointers` and `.indices` beside them), the optimizer's state, and the
+// model's description as JSON in the metadata under "tesla".
 #pragma once
 
 #include <tesla/io/safetensors.hpp>
 #include <tesla/layer/dense.hpp>
 #include <tesla/layer/input.hpp>
+#include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/regression.hpp>
@@ -33,6 +35,7 @@ template <class T, class B>
   for (const auto& e : network.entries()) {
     io::Json layer = described(e.node->kind(), e.node->facts().options);
     layer.set("name", e.name);
+    layer.set("inputs", e.in.elements());
     layers.push_back(std::move(layer));
   }
   for (const auto& m : training.metrics) metrics.push_back(std::string(m->name()));
@@ -79,36 +82,63 @@ struct ModelFile {
       if (!is_finite(value)) raise<DataError>('"', path, "\": tensor \"", name, "\" holds a NaN or an infinity");
     return result;
   }
+  /// The pattern of sparse weights.
+  sparse::Pattern pattern(const std::string& weight, std::size_t columns) const {
+    const Tensor<std::int64_t> pointers = tensors.template tensor<std::int64_t>(weight + ".pointers");
+    const Tensor<std::int32_t> indices = tensors.template tensor<std::int32_t>(weight + ".indices");
+    try {
+      if (pointers.shape().rank() != 1 || pointers.size() == 0 || indices.shape().rank() != 1)
+        raise<ShapeError>("pointers and indices have one extent, and pointers are not empty");
+      return {pointers.size() - 1, columns, std::vector<std::uint64_t>(pointers.begin(), pointers.end()),
+              std::vector<std::uint32_t>(indices.begin(), indices.end())};
+    } catch (const Error& e) {
+      raise<FormatError>('"', path, "\": tensor \"", weight, "\": ", e.what());
+    }
+  }
   void check_shape(const std::string& name, const Shape& shape) const {
     if (const Shape& found = tensors.at(name).shape; !(found == shape))
       raise<FormatError>('"', path, "\": tensor \"", name, "\" has shape ", found, ", the model needs ", shape);
   }
 };
 
-/// Reads all parameters, and the optimizer's state where the file and the model have it; writes only when all is there.
+/// What a file says of all parameters: read before anything changes.
+template <class T>
+struct Contents {
+  std::vector<Tensor<T>> values;  // of each parameter and, after it, of the optimizer's slots
+  std::size_t slots = 0, step = 0, epochs = 0;
+};
+
+/// With the optimizer's state, where the file and the model have it.
 template <class T, class B>
-[[gnu::cold]] void read_parameters(const ModelFile& file, Network<T, B>& network, Training<T, B>& training) {
-  auto& store = network.store();
+[[gnu::cold]] Contents<T> read_contents(const ModelFile& file, const std::vector<ParameterPlace>& places,
+                                        const Training<T, B>& training) {
+  for (const auto& p : places) file.check_shape(p.name, p.shape);  // all, before memory is taken for any
   const io::Json* optimizer = file.description.find("optimizer");
   const bool with_state = training.optimizer && optimizer != nullptr &&
                           optimizer->template get<std::string>("kind") == training.optimizer->facts().kind;
-  const std::size_t slots = with_state ? training.optimizer->slots() : 0;
-  std::vector<Tensor<T>> values;
-  for (const auto& p : store.places()) {
-    values.push_back(file.template tensor<T>(p.name, p.shape));
-    for (std::size_t s = 0; s < slots; ++s) values.push_back(file.template tensor<T>(slot_name(p.name, s), p.shape));
+  Contents<T> contents;
+  contents.slots = with_state ? training.optimizer->slots() : 0;
+  for (const auto& p : places) {
+    contents.values.push_back(file.template tensor<T>(p.name, p.shape));
+    for (std::size_t s = 0; s < contents.slots; ++s)
+      contents.values.push_back(file.template tensor<T>(slot_name(p.name, s), p.shape));
   }
-  const auto step = file.description.template get<std::size_t>("step"),
-             epochs = file.description.template get<std::size_t>("epochs");
+  if (const auto step = file.description.template get<std::size_t>("step"); with_state) contents.step = step;
+  contents.epochs = file.description.template get<std::size_t>("epochs");
+  return contents;
+}
 
+template <class T, class B>
+[[gnu::cold]] void write_contents(const Contents<T>& contents, Network<T, B>& network, Training<T, B>& training) {
+  auto& store = network.store();
   if (training.optimizer) store.allocate_slots(training.optimizer->slots());
-  auto value = values.begin();
+  auto value = contents.values.begin();
   for (const auto& p : store.places()) {
     store.write(store.values(), p, (value++)->data());
-    for (std::size_t s = 0; s < slots; ++s) store.write(store.slot(s), p, (value++)->data());
+    for (std::size_t s = 0; s < contents.slots; ++s) store.write(store.slot(s), p, (value++)->data());
   }
-  training.step = with_state ? step : 0;
-  training.epochs = epochs;
+  training.step = contents.step;
+  training.epochs = contents.epochs;
 }
 
 template <class X>
@@ -119,7 +149,7 @@ template <class X>
 }
 
 template <class T, class B>
-[[gnu::cold]] void add_layer(Network<T, B>& network, const io::Json& layer) {
+[[gnu::cold]] void add_layer(Network<T, B>& network, const io::Json& layer, const ModelFile& file) {
   const auto kind = layer.template get<std::string>("kind");
   const io::Json& options = layer.at("options");
   bool known = false;
@@ -128,12 +158,15 @@ template <class T, class B>
     known = true;
     L made = read_options<L>(options);
     made.name = layer.template get<std::string>("name");
+    if constexpr (requires { made.pattern; })
+      made.pattern = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"));
     network.add(std::move(made));
   };
   consider(std::type_identity<layer::Input>());
   consider(std::type_identity<layer::Flatten>());
   consider(std::type_identity<layer::Dense>());
   consider(std::type_identity<layer::TensorTrain>());
+  consider(std::type_identity<layer::SparseDense>());
   consider(std::type_identity<layer::Activation>());
   if (!known)
     raise<UsageError>("a layer of kind \"", kind,
@@ -200,6 +233,11 @@ template <class T, class B>
   const std::size_t slots = training.optimizer ? store.slots() : 0;
   for (const auto& p : store.places()) {
     tensors.push_back({p.name, io::dtype_of<T>(), p.shape});
+    if (p.form) {
+      const sparse::Pattern pattern = p.form->pattern();
+      tensors.push_back({p.name + ".pointers", io::dtype_of<std::int64_t>(), {pattern.pointers().size()}});
+      tensors.push_back({p.name + ".indices", io::dtype_of<std::int32_t>(), {pattern.indices().size()}});
+    }
     for (std::size_t s = 0; s < slots; ++s)
       tensors.push_back({detail::slot_name(p.name, s), io::dtype_of<T>(), p.shape});
   }
@@ -207,6 +245,15 @@ template <class T, class B>
   io::SafeTensorsWriter writer(path, tensors, metadata);
   for (const auto& p : store.places()) {
     writer.write(io::bytes_of(store.read(store.values(), p)));
+    if (p.form) {
+      const sparse::Pattern pattern = p.form->pattern();
+      Tensor<std::int64_t> pointers({pattern.pointers().size()});
+      std::copy(pattern.pointers().begin(), pattern.pointers().end(), pointers.begin());
+      Tensor<std::int32_t> indices({pattern.indices().size()});
+      std::copy(pattern.indices().begin(), pattern.indices().end(), indices.begin());
+      writer.write(io::bytes_of(pointers));
+      writer.write(io::bytes_of(indices));
+    }
     for (std::size_t s = 0; s < slots; ++s) writer.write(io::bytes_of(store.read(store.slot(s), p)));
   }
   writer.commit();
@@ -218,31 +265,51 @@ template <class T, class B>
   const detail::ModelFile file(path);
   Network<T, B> rebuilt(file.description.template get<std::uint64_t>("seed"));
   try {
-    for (const io::Json& layer : file.description.at("layers").elements()) detail::add_layer(rebuilt, layer);
+    for (const io::Json& layer : file.description.at("layers").elements()) detail::add_layer(rebuilt, layer, file);
     detail::compile(file.description, training);
   } catch (const UsageError& e) {
     raise<UsageError>("load \"", path, "\": ", e.what());
   }
   const auto input = file.description.template get<std::vector<std::size_t>>("input");
+  detail::Contents<T> contents;
   rebuilt.build(Shape(std::span<const std::size_t>(input)), [&](const auto& places) {
     // Before any memory is taken: a description may promise more than the file holds.
-    for (const auto& p : places) file.check_shape(p.name, p.shape);
+    contents = detail::read_contents(file, places, training);
   });
-  detail::read_parameters(file, rebuilt, training);
+  detail::write_contents(contents, rebuilt, training);
   network = std::move(rebuilt);
 }
 
-/// Reads parameters and optimizer state into a network of the same layers.
+/// Reads parameters, patterns of sparse weights and optimizer state into a network of the same layers.
 template <class T, class B>
 [[gnu::cold]] void restore(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
   const detail::ModelFile file(path);
-  if (!network.built()) {
+  detail::Contents<T> contents;
+  bool build = !network.built();
+  std::vector<layer::SparseDense*> changed;
+  try {
+    const std::vector<io::Json>& layers = file.description.at("layers").elements();
+    for (std::size_t i = 0; i < network.entries().size() && i < layers.size(); ++i) {
+      auto* const layer = network.template layer_at<layer::SparseDense>(i);
+      if (layer == nullptr || layers[i].template get<std::string>("kind") != layer::SparseDense::kind) continue;
+      sparse::Pattern pattern =
+          file.pattern(network.entries()[i].name + ".weight", layers[i].template get<std::size_t>("inputs"));
+      if (network.built() && layer->pattern_now() == pattern) continue;
+      layer->pattern = std::move(pattern);
+      changed.push_back(layer);
+      build = true;
+    }
     const auto input = file.description.template get<std::vector<std::size_t>>("input");
-    network.build(Shape(std::span<const std::size_t>(input)), [&](const auto& places) {
-      for (const auto& p : places) file.check_shape(p.name, p.shape);
-    });
+    if (build)
+      network.build(Shape(std::span<const std::size_t>(input)),
+                    [&](const auto& places) { contents = detail::read_contents(file, places, training); });
+    else
+      contents = detail::read_contents(file, network.store().places(), training);
+  } catch (...) {
+    for (layer::SparseDense* layer : changed) layer->pattern = {};
+    throw;
   }
-  detail::read_parameters(file, network, training);
+  detail::write_contents(contents, network, training);
 }
 
 }  // namespace tesla::inline TESLA_TARGET::model

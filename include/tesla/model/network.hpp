@@ -74,13 +74,14 @@ class Network {
     if (input.rank() == 0 || input.elements() == 0)
       raise<ShapeError>("build: samples need at least one feature, not shape ", input);
     ParameterStore<T, B> store(*backend_);
-    std::vector<layer::Setup> setups(entries_.size());
+    std::vector<layer::Setup> setups;
     std::vector<Shape> shapes{input};
     std::vector<std::size_t> first;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
+      setups.emplace_back(seed_ + 0x9E3779B97F4A7C15 * (i + 1));
       shapes.push_back(checked_setup(i, shapes.back(), setups[i]));
       first.push_back(store.places().size());
-      for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p.shape, i, p.rate);
+      for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p, i);
     }
     before_memory(store.places());
     store.allocate_values();
@@ -94,6 +95,7 @@ class Network {
 
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       Entry& e = entries_[i];
+      e.node->keep_setup();
       e.in = shapes[i], e.out = shapes[i + 1];
       e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
       e.kept = setups[i].kept(), e.sums_products = setups[i].sums_products();
@@ -149,27 +151,12 @@ class Network {
 
   /// The gradient of Pass::sum_products. The product refers to scratch memory, until the next call.
   backend::Product<T> gradient_product(Workspace<T>& w, const Slot& slot) {
-    const Panels<const T> dy = slot.dy, x = slot.x;
-    backend::Product<T> p;
-    p.rows = slot.value.rows;
-    p.c = slot.gradient.data, p.c_row = static_cast<std::ptrdiff_t>(slot.gradient.stride);
-    p.a = dy.data, p.a_row = static_cast<std::ptrdiff_t>(dy.lanes), p.a_depth = 1;
-    if (dy.batch == 1) {
-      p.columns = slot.value.columns, p.depth = 1;
-      p.b = x.data;
-      return p;
-    }
     backend::Matrix<T> rows = w.gathered_rows();
-    if (x.data != w.input().data) {
-      rows = {w.scratch_rows().data, x.batch, x.features, backend::row_stride<T>(x.features)};
-      backend_->transpose(x, rows);
+    if (slot.x.batch > 1 && slot.x.data != w.input().data) {
+      rows = {w.scratch_rows().data, slot.x.batch, slot.x.features, backend::row_stride<T>(slot.x.features)};
+      backend_->transpose(slot.x, rows);
     }
-    p.columns = round_up(slot.value.columns, cache_line / sizeof(T));
-    p.segments = dy.panels(), p.depth = dy.lanes, p.last_depth = dy.live(dy.panels() - 1);
-    p.a_segment = static_cast<std::ptrdiff_t>(dy.stride());
-    p.b = rows.data, p.b_depth = static_cast<std::ptrdiff_t>(rows.stride);
-    p.b_segment = static_cast<std::ptrdiff_t>(dy.lanes * rows.stride);
-    return p;
+    return layer::weight_product(slot.gradient, slot.dy, slot.x, rows);
   }
 
   /// A layer by its name; where it can begin with values, with those that its parameters have now.
@@ -187,6 +174,13 @@ class Network {
       return result;
     }
     raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+  }
+
+  /// The layer at a place, if it is of this type.
+  template <class L>
+  [[gnu::cold]] L* layer_at(std::size_t i) {
+    auto* const node = dynamic_cast<LayerNodeOf<L, T, B>*>(entries_[i].node.get());
+    return node == nullptr ? nullptr : &node->layer();
   }
 
   /// What a block of the store, values, gradients or an optimizer's slot, holds of one layer.

@@ -45,6 +45,8 @@ class LayerNode {
   bool passthrough() const { return facts_.passthrough; }
 
   virtual Shape setup(const Shape& in, layer::Setup& setup) = 0;
+  /// What setup() has changed in the layer is good.
+  virtual void keep_setup() = 0;
   virtual MemoryNeed memory(std::size_t batch, bool training) const = 0;
   /// How the layer computes a batch, for people; empty where there is nothing to choose.
   virtual std::string plan(std::size_t batch, bool training) const = 0;
@@ -60,9 +62,13 @@ class LayerNode {
 template <class L, class T, class B>
 class LayerNodeOf final : public LayerNode<T, B> {
  public:
-  explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)) {}
+  explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)), next_(layer_) {}
 
-  Shape setup(const Shape& in, layer::Setup& setup) override { return layer_.setup(in, setup); }
+  [[gnu::cold]] Shape setup(const Shape& in, layer::Setup& setup) override {
+    next_ = layer_;
+    return next_.setup(in, setup);
+  }
+  [[gnu::cold]] void keep_setup() override { layer_ = std::move(next_); }
   MemoryNeed memory(std::size_t batch, bool training) const override {
     if constexpr (requires { layer_.template memory<T, B>(batch, training); })
       return layer_.template memory<T, B>(batch, training);
@@ -78,6 +84,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
     return {};
   }
   const L& layer() const { return layer_; }
+  L& layer() { return layer_; }
 
   void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const override {
     if constexpr (!layer::Passthrough<L>) layer_.forward(pass, x, y);
@@ -97,7 +104,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
     if constexpr (layer::Passthrough<L> && requires { Shape(layer.shape); }) facts.input = layer.shape;
     return facts;
   }
-  L layer_;
+  L layer_, next_;
 };
 
 template <class T, class B>

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct ParameterPlace {
   Shape shape;
   std::size_t layer, offset, rows, columns, stride;
   double rate = 1;  // times the optimizer's learning rate
+  std::shared_ptr<const layer::StoredOrder> form = {};
 
   std::size_t size() const { return rows * stride; }
 };
@@ -29,11 +31,13 @@ class ParameterStore {
   ParameterStore() = default;
   explicit ParameterStore(B& backend) : backend_(&backend) {}
 
-  [[gnu::cold]] std::size_t add(std::string name, const Shape& shape, std::size_t layer, double rate) {
-    const std::size_t elements = shape.elements(), rows = shape.rank() < 2 ? 1 : shape[0];
+  [[gnu::cold]] std::size_t add(std::string name, const layer::Setup::Parameter& p, std::size_t layer) {
+    const Shape& shape = p.shape;
+    const std::size_t elements = p.form ? p.form->stored() : shape.elements();
+    const std::size_t rows = p.form || shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
-    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, rate});
+    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form});
     size_ += rows * stride;
     return places_.size() - 1;
   }
@@ -81,6 +85,14 @@ class ParameterStore {
   /// The values of one parameter within a block, in their natural layout.
   [[gnu::cold]] Tensor<T> read(const T* block, const ParameterPlace& p) const {
     Tensor<T> result(p.shape);
+    if (p.form) {
+      std::vector<T> stored(p.columns);
+      backend_->read(stored.data(), block + p.offset, p.columns);
+      const std::vector<std::uint32_t> order = p.form->order();
+      for (std::size_t k = 0; k < order.size(); ++k)
+        if (order[k] != layer::StoredOrder::none) result[order[k]] = stored[k];
+      return result;
+    }
     for (std::size_t r = 0; r < p.rows; ++r)
       backend_->read(result.data() + r * p.columns, block + p.offset + r * p.stride, p.columns);
     return result;
@@ -89,6 +101,14 @@ class ParameterStore {
   [[gnu::cold]] void write(T* block, const ParameterPlace& p, const From* values) {
     touch();
     std::vector<T> row;
+    if (p.form) {
+      row.assign(p.columns, T(0));
+      const std::vector<std::uint32_t> order = p.form->order();
+      for (std::size_t k = 0; k < order.size(); ++k)
+        if (order[k] != layer::StoredOrder::none) row[k] = static_cast<T>(values[order[k]]);
+      backend_->write(block + p.offset, row.data(), p.columns);
+      return;
+    }
     for (std::size_t r = 0; r < p.rows; ++r) {
       row.assign(values + r * p.columns, values + (r + 1) * p.columns);
       backend_->write(block + p.offset + r * p.stride, row.data(), p.columns);

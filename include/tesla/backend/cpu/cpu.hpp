@@ -7,6 +7,7 @@
 #include <tesla/backend/cpu/layout.hpp>
 #include <tesla/backend/cpu/loss.hpp>
 #include <tesla/backend/cpu/multiply.hpp>
+#include <tesla/backend/cpu/sparse.hpp>
 
 #include <cstring>
 #include <new>
@@ -28,6 +29,9 @@ class Cpu {
   /// The kernels of contractions.
   template <class T>
   using DepthFirst = cpu::DepthFirst<T>;
+  /// Those of sparse weights.
+  template <class T>
+  using Sparse = cpu::Sparse<T>;
   template <class T, class F>
   static InPlace<T> in_place(const F& f) {
     if constexpr (std::same_as<F, math::Identity>) return {};

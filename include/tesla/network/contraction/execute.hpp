@@ -6,6 +6,7 @@
 #include <tesla/network/contraction/breadth_first.hpp>
 #include <tesla/network/contraction/merge.hpp>
 #include <tesla/network/contraction/planner.hpp>
+#include <tesla/network/on_host.hpp>
 
 #include <array>
 #include <cstdint>
@@ -16,30 +17,6 @@
 namespace tesla::inline TESLA_TARGET::network::contraction {
 
 namespace detail {
-
-/// Memory of a backend where the host can work on it: itself, or a copy that is read at the beginning and, if it was
-/// written to, sent back at the end.
-template <class T, class B>
-class OnHost {
- public:
-  OnHost(B& backend, T* data, std::size_t size, bool reads) : data_(data) {
-    if constexpr (!B::host_memory) {
-      copy_.resize(size);
-      if (reads) backend.read(copy_.data(), data, size);
-    }
-  }
-  T* data() {
-    if constexpr (B::host_memory) return data_;
-    return copy_.data();
-  }
-  void send(B& backend) {
-    if constexpr (!B::host_memory) backend.write(data_, copy_.data(), copy_.size());
-  }
-
- private:
-  T* data_;
-  std::vector<T> copy_;
-};
 
 template <class T, class B>
 class MatricesOnHost {
@@ -130,10 +107,10 @@ class Execution {
                        kept.data(), scratch);
     });
     detail::MatricesOnHost<T, B> host(backend, cores), to(backend, gradients);
-    detail::OnHost<T, B> host_room(backend, room, merging_, false);
+    OnHost<T, B> host_room(backend, room, merging_, false);
     const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
-      detail::OnHost<T, B> sum(backend, sums[g], steps_[g].gradient_size, true);
+      OnHost<T, B> sum(backend, sums[g], steps_[g].gradient_size, true);
       merger.unmerge(contraction_.step[g].first, contraction_.step[g].last, steps_[g].gradient, sum.data(),
                      to.matrices(), host_room.data());
     }
@@ -185,12 +162,12 @@ class Execution {
   }
   void merge(B& backend, std::span<const Matrix<T>> cores, const Matrices& matrices, T* room) const {
     detail::MatricesOnHost<T, B> host(backend, cores);
-    detail::OnHost<T, B> host_room(backend, room, merging_, false);
+    OnHost<T, B> host_room(backend, room, merging_, false);
     const Merger<T> merger(plan_.job.shape, host.matrices(), &on_host);
     for (std::size_t g = 0; g < contraction_.steps; ++g) {
       const Step& step = steps_[g];
       if (step.padded) backend.fill(matrices[g], step.matrix_size, T(0));
-      detail::OnHost<T, B> matrix(backend, matrices[g], step.matrix_size, true);
+      OnHost<T, B> matrix(backend, matrices[g], step.matrix_size, true);
       merger.merge(contraction_.step[g].first, contraction_.step[g].last, step.matrix, matrix.data(), host_room.data());
       matrix.send(backend);
     }
