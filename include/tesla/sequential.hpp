@@ -150,6 +150,11 @@ class BasicSequential {
     need_built("layer");
     return net().template layer<L>(name);
   }
+  /// Any layer by its name: its kind, and which of its weights are live.
+  model::LayerView layer(std::string_view name) {
+    need_built("layer");
+    return net().view(name);
+  }
   /// The number of learned values.
   std::size_t count_parameters() {
     need_built("count_parameters");

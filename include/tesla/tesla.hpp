@@ -20,4 +20,6 @@
 #include <tesla/optimizer/adam.hpp>
 #include <tesla/optimizer/sgd.hpp>
 #include <tesla/sequential.hpp>
+#include <tesla/train/prune.hpp>
 #include <tesla/train/ranks.hpp>
+#include <tesla/train/rewire.hpp>

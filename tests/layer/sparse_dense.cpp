@@ -28,7 +28,7 @@ TEST_CASE("sparse dense: as a dense layer with zeros", "[layer]") {
     for (const std::size_t rows : {1, 4}) {
       Sequential model(SparseDense({.units = 90, .density = 0.1, .block = {rows, 1}, .activation = relu, .name = "s"}));
       model.build({200});
-      const sparse::Pattern pattern = model.layer<SparseDense>("s").pattern_now();
+      const sparse::Pattern pattern = model.layer<SparseDense>("s").pattern();
       REQUIRE(pattern.in_blocks({rows, 1}));
       const Tensor<float> values = model.parameter("s.weight").value();
       REQUIRE(values.size() == pattern.live());
@@ -67,24 +67,24 @@ TEST_CASE("sparse dense: where the weights are", "[layer]") {
     Sequential model({.seed = seed});
     model.add_layer(layer);
     model.build({30});
-    return model.layer<SparseDense>("sparse_dense").pattern_now();
+    return model.layer<SparseDense>("sparse_dense").pattern();
   };
   const SparseDense layer({.units = 20, .density = 0.3});
   REQUIRE(pattern_of(layer, 1) == pattern_of(layer, 1));
   REQUIRE(!(pattern_of(layer, 1) == pattern_of(layer, 2)));
   const sparse::Pattern given = sparse::Pattern::random(20, 30, {.density = 0.4, .seed = 77});
-  REQUIRE(pattern_of(SparseDense({.units = 20, .pattern = given}), 1) == given);
+  REQUIRE(pattern_of(SparseDense({.units = 20, .live = given}), 1) == given);
 
   // Two layers of one model are drawn apart from each other; building again for the same shape keeps them.
   Sequential model(SparseDense({.units = 30, .density = 0.3}), SparseDense({.units = 30, .density = 0.3}));
   model.build({30});
-  const sparse::Pattern first = model.layer<SparseDense>("sparse_dense").pattern_now();
-  REQUIRE(!(first == model.layer<SparseDense>("sparse_dense_1").pattern_now()));
+  const sparse::Pattern first = model.layer<SparseDense>("sparse_dense").pattern();
+  REQUIRE(!(first == model.layer<SparseDense>("sparse_dense_1").pattern()));
   model.build({30});
-  REQUIRE(first == model.layer<SparseDense>("sparse_dense").pattern_now());
+  REQUIRE(first == model.layer<SparseDense>("sparse_dense").pattern());
   // A build that fails changes nothing.
   REQUIRE_THROWS_AS(model.network().build({40}, [](const auto&) { throw UsageError("no"); }), UsageError);
-  REQUIRE(first == model.layer<SparseDense>("sparse_dense").pattern_now());
+  REQUIRE(first == model.layer<SparseDense>("sparse_dense").pattern());
 }
 
 TEST_CASE("sparse dense: what is wrong is said", "[layer][errors]") {
@@ -101,10 +101,10 @@ TEST_CASE("sparse dense: what is wrong is said", "[layer][errors]") {
   says(SparseDense({.units = 3, .block = {0, 1}}), {5}, ".block");
   says(SparseDense({.units = 3, .initializer = init::orthogonal}), {5}, "orthogonal");
   const sparse::Pattern p = sparse::Pattern::random(3, 5, {.density = 0.5});
-  says(SparseDense({.units = 4, .pattern = p}), {5}, "3 x 5, but needs 4 x 5");
-  says(SparseDense({.units = 3, .pattern = p}), {6}, "3 x 5, but needs 3 x 6");
-  says(SparseDense({.units = 3, .pattern = p, .block = {2, 2}}), {5}, "blocks of 2 x 2");
-  says(SparseDense({.units = 3, .pattern = sparse::Pattern(3, 5, {0, 0, 0, 0}, {})}), {5}, "without any live");
+  says(SparseDense({.units = 4, .live = p}), {5}, "3 x 5, but needs 4 x 5");
+  says(SparseDense({.units = 3, .live = p}), {6}, "3 x 5, but needs 3 x 6");
+  says(SparseDense({.units = 3, .live = p, .block = {2, 2}}), {5}, "blocks of 2 x 2");
+  says(SparseDense({.units = 3, .live = sparse::Pattern(3, 5, {0, 0, 0, 0}, {})}), {5}, "without any live");
 }
 
 TEST_CASE("sparse dense: save, load and restore go on bit for bit", "[layer][io]") {
@@ -137,7 +137,7 @@ TEST_CASE("sparse dense: save, load and restore go on bit for bit", "[layer][io]
 
   // Others can read the file: compressed rows.
   const auto file = io::SafeTensors::read(path);
-  const sparse::Pattern pattern = loaded.layer<SparseDense>("sparse_dense").pattern_now();
+  const sparse::Pattern pattern = loaded.layer<SparseDense>("sparse_dense").pattern();
   const auto pointers = file.tensor<std::int64_t>("sparse_dense.weight.pointers");
   const auto indices = file.tensor<std::int32_t>("sparse_dense.weight.indices");
   REQUIRE(std::equal(pointers.begin(), pointers.end(), pattern.pointers().begin(), pattern.pointers().end(),
@@ -148,9 +148,9 @@ TEST_CASE("sparse dense: save, load and restore go on bit for bit", "[layer][io]
   // Another model's file leaves a model as it was.
   Sequential other(SparseDense({.units = 71, .density = 0.1}));
   other.build({784});
-  const auto before = other.layer<SparseDense>("sparse_dense").pattern_now();
+  const auto before = other.layer<SparseDense>("sparse_dense").pattern();
   REQUIRE_THROWS_AS(other.restore(path), Error);
-  REQUIRE(before == other.layer<SparseDense>("sparse_dense").pattern_now());
+  REQUIRE(before == other.layer<SparseDense>("sparse_dense").pattern());
   other.build({784});
-  REQUIRE(before == other.layer<SparseDense>("sparse_dense").pattern_now());
+  REQUIRE(before == other.layer<SparseDense>("sparse_dense").pattern());
 }

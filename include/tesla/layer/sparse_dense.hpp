@@ -7,6 +7,7 @@
 #include <tesla/network/on_host.hpp>
 #include <tesla/network/sparse/expand.hpp>
 #include <tesla/network/sparse/plan.hpp>
+#include <tesla/network/sparse/rewire.hpp>
 
 #include <cstring>
 #include <memory>
@@ -17,9 +18,9 @@ namespace layer {
 
 struct SparseDenseOptions {
   std::size_t units = 0;
-  double density = 0.1;          // live weights, of all; in places drawn at random,
-  sparse::Pattern pattern = {};  // or in the places given, {units, inputs}
-  sparse::Block block = {};      // weights that live together; {4, 1} is the fastest
+  double density = 0.1;       // live weights, of all; in places drawn at random,
+  sparse::Pattern live = {};  // or in the places given, {units, inputs}
+  sparse::Block block = {};   // weights that live together; {4, 1} is the fastest
   bool use_bias = true;
   Activation activation = {};
   init::Initializer initializer = init::glorot_uniform;  // with the fan-in and fan-out of live weights
@@ -41,6 +42,7 @@ struct SparseWeights final : StoredOrder {
 
   backend::SparseLayout layout;
   std::size_t live;
+  network::sparse::Best growth;  // where its count is not 0, the next backward pass offers it all dead blocks
   std::uint64_t twin_stamp = 0;  // of the values that are in the gradient's memory in the twin's order
 };
 
@@ -52,7 +54,7 @@ struct SparseDense : SparseDenseOptions {
   SparseDense(SparseDenseOptions options) : SparseDenseOptions(std::move(options)) {}
 
   /// Which weights are live, in a layer of a built model.
-  sparse::Pattern pattern_now() const { return weights_ ? weights_->pattern() : pattern; }
+  sparse::Pattern pattern() const { return weights_ ? weights_->pattern() : live; }
 
   [[gnu::cold]] Shape setup(const Shape& given, Setup& setup) {
     check();
@@ -61,19 +63,17 @@ struct SparseDense : SparseDenseOptions {
                         "; put a Flatten layer before it");
     const std::size_t in = given[0];
     const auto fits = [&](const auto& p) { return p.rows == units && p.columns == in; };
-    if (!pattern.empty() && (pattern.rows() != units || pattern.columns() != in))
-      raise<ShapeError>("was given a .pattern of ", pattern.rows(), " x ", pattern.columns(), ", but needs ", units,
-                        " x ", in);
-    if (!pattern.empty() || !weights_ || !fits(weights_->layout)) {
+    if (!live.empty() && (live.rows() != units || live.columns() != in))
+      raise<ShapeError>("was given a .live of ", live.rows(), " x ", live.columns(), ", but needs ", units, " x ", in);
+    if (!live.empty() || !weights_ || !fits(weights_->layout)) {
       const sparse::Pattern own =
-          pattern.empty()
-              ? sparse::Pattern::random(units, in, {.density = density, .block = block, .seed = setup.seed()})
-              : std::move(pattern);
-      if (own.live() == 0) raise<UsageError>("was given a .pattern without any live weight");
+          live.empty() ? sparse::Pattern::random(units, in, {.density = density, .block = block, .seed = setup.seed()})
+                       : std::move(live);
+      if (own.live() == 0) raise<UsageError>("was given a .live without any live weight");
       if (!own.in_blocks(block))
-        raise<UsageError>("was given a .pattern that does not come in blocks of ", block.rows, " x ", block.columns);
+        raise<UsageError>("was given a .live that does not come in blocks of ", block.rows, " x ", block.columns);
       weights_ = std::make_shared<SparseWeights>(own, block);
-      pattern = {};
+      live = {};
     }
     const Tensor<double>* const values = initial ? &initial->at(0) : nullptr;
     if (values != nullptr && values->size() != weights_->live)
@@ -137,6 +137,7 @@ struct SparseDense : SparseDenseOptions {
     const backend::SparseLayout& l = weights_->layout;
     T* const gradient = pass.slots[0].gradient.data;
     weights_->twin_stamp = 0;
+    if (weights_->growth.count() != 0) offer_growth(pass, x, upstream);
     if (plan<T, B>(x.batch, true).dense()) {
       const backend::Matrix<T> w = matrix<T>(pass.kept_memory.data());
       if (dx) pass.backend.multiply(input_product(w, upstream, dx));
@@ -151,6 +152,18 @@ struct SparseDense : SparseDenseOptions {
     } else if constexpr (requires { typename B::template Sparse<T>; }) {
       typename B::template Sparse<T>(l).backward(pass.weight(0).data, x, upstream, dx, gradient);
     }
+  }
+
+  /// How many blocks are live; those at the edge count for what there is of them.
+  std::size_t live_blocks() const { return weights_->live / (block.rows * block.columns); }
+  /// The next backward pass finds the dead blocks whose gradients are largest, as many as `count`; see grown().
+  void look_for_growth(std::size_t count) { weights_->growth = network::sparse::Best(count); }
+  std::vector<std::uint64_t> grown() { return std::exchange(weights_->growth, network::sparse::Best()).take(); }
+
+  /// Other weights in the place of these.
+  void rewire(std::shared_ptr<SparseWeights> weights) {
+    weights->growth = network::sparse::Best(weights_->growth.count());
+    weights_ = std::move(weights);
   }
 
   /// How this layer computes a batch, and why so.
@@ -186,6 +199,26 @@ struct SparseDense : SparseDenseOptions {
   std::shared_ptr<const Values> initial = {};  // weights, row by row, and the bias where there is one
 
  private:
+  /// Offers the dead blocks with their gradients, which are made strip by strip and never stored whole.
+  template <class T, class B>
+  [[gnu::cold]] void offer_growth(Pass<T, B>& pass, Panels<const T> x, Panels<const T> dy) const {
+    const sparse::Pattern live = weights_->pattern();
+    const std::size_t stride = backend::row_stride<T>(live.columns());
+    const std::size_t strip = std::min(round_up(64, block.rows), round_up(live.rows(), block.rows));
+    backend::Memory<T, B> rows(pass.backend, x.batch > 1 ? x.batch * stride : 0), memory(pass.backend, strip * stride);
+    const backend::Matrix<T> x_rows{rows.data(), x.batch, x.features, stride};
+    if (x.batch > 1) pass.backend.transpose(x, x_rows);
+    for (std::size_t row = 0; row < live.rows(); row += strip) {
+      const backend::Matrix<T> dw{memory.data(), std::min(strip, live.rows() - row), live.columns(), stride};
+      backend::Product<T> product = weight_product(dw, dy, x, x_rows);
+      product.a += row * dy.lanes;
+      pass.backend.multiply(product);
+      network::OnHost<T, B> host(pass.backend, dw.data, dw.rows * dw.stride, true);
+      network::sparse::offer_dead(weights_->growth, live, block, row,
+                                  backend::Matrix<T>{host.data(), dw.rows, dw.columns, dw.stride});
+    }
+  }
+
   [[gnu::cold]] void check() const {
     if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
     if (block.rows == 0 || block.columns == 0)

@@ -158,8 +158,8 @@ template <class T, class B>
     known = true;
     L made = read_options<L>(options);
     made.name = layer.template get<std::string>("name");
-    if constexpr (requires { made.pattern; })
-      made.pattern = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"));
+    if constexpr (requires { made.live; })
+      made.live = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"));
     network.add(std::move(made));
   };
   consider(std::type_identity<layer::Input>());
@@ -294,8 +294,8 @@ template <class T, class B>
       if (layer == nullptr || layers[i].template get<std::string>("kind") != layer::SparseDense::kind) continue;
       sparse::Pattern pattern =
           file.pattern(network.entries()[i].name + ".weight", layers[i].template get<std::size_t>("inputs"));
-      if (network.built() && layer->pattern_now() == pattern) continue;
-      layer->pattern = std::move(pattern);
+      if (network.built() && layer->pattern() == pattern) continue;
+      layer->live = std::move(pattern);
       changed.push_back(layer);
       build = true;
     }
@@ -306,7 +306,7 @@ template <class T, class B>
     else
       contents = detail::read_contents(file, network.store().places(), training);
   } catch (...) {
-    for (layer::SparseDense* layer : changed) layer->pattern = {};
+    for (layer::SparseDense* layer : changed) layer->live = {};
     throw;
   }
   detail::write_contents(contents, network, training);

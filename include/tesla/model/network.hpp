@@ -11,6 +11,18 @@
 
 namespace tesla::inline TESLA_TARGET::model {
 
+/// What can be said of a layer of any type.
+struct LayerView {
+  std::string name, kind;
+  std::shared_ptr<const layer::StoredOrder> form = {};
+
+  /// Which weights are live, of a layer with sparse ones.
+  [[gnu::cold]] sparse::Pattern pattern() const {
+    if (!form) raise<UsageError>("layer: \"", name, "\" is of kind ", kind, ", which has no sparse weights");
+    return form->pattern();
+  }
+};
+
 template <class T, class B>
 class Network {
  public:
@@ -159,21 +171,25 @@ class Network {
     return layer::weight_product(slot.gradient, slot.dy, slot.x, rows);
   }
 
+  /// A layer by its name, whatever its type.
+  [[gnu::cold]] LayerView view(std::string_view name) const {
+    const Entry& e = entries_[place_of(name)];
+    LayerView view{e.name, std::string(e.node->kind())};
+    for (std::size_t p = 0; p < e.parameters && !view.form; ++p)
+      view.form = store_.places()[e.first_parameter + p].form;
+    return view;
+  }
+
   /// A layer by its name; where it can begin with values, with those that its parameters have now.
   template <class L>
   [[gnu::cold]] L layer(std::string_view name) const {
-    std::string known;
-    for (const Entry& e : entries_) {
-      known += (known.empty() ? "" : ", ") + e.name;
-      if (e.name != name) continue;
-      const auto* node = dynamic_cast<const LayerNodeOf<L, T, B>*>(e.node.get());
-      if (node == nullptr) raise<UsageError>("layer: \"", name, "\" is of kind ", e.node->kind(), ", not ", L::kind);
-      L result = node->layer();
-      if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); })
-        result.initial = std::make_shared<const layer::Values>(values_of(e, store_.values()));
-      return result;
-    }
-    raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+    const Entry& e = entries_[place_of(name)];
+    const auto* node = dynamic_cast<const LayerNodeOf<L, T, B>*>(e.node.get());
+    if (node == nullptr) raise<UsageError>("layer: \"", name, "\" is of kind ", e.node->kind(), ", not ", L::kind);
+    L result = node->layer();
+    if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); })
+      result.initial = std::make_shared<const layer::Values>(values_of(e, store_.values()));
+    return result;
   }
 
   /// The layer at a place, if it is of this type.
@@ -220,6 +236,25 @@ class Network {
         store_.write(store_.slot(s), store_.places()[entries_[i].first_parameter + p], slots[s].at(p).data());
   }
 
+  /// Gives a parameter other entries of its matrix: number `from[k]` of those before becomes number k, with its
+  /// optimizer state; where that is none, a new one begins at zero.
+  [[gnu::cold]] void reform(std::size_t parameter, std::shared_ptr<const layer::StoredOrder> form,
+                            const std::vector<std::uint32_t>& from) {
+    std::vector<Tensor<T>> all;
+    const ParameterPlace& place = store_.places()[parameter];
+    const auto block = [&](std::size_t s) { return s == 0 ? store_.values() : store_.slot(s - 1); };
+    for (std::size_t s = 0; s <= store_.slots(); ++s) {
+      const Tensor<T> before = store_.read(block(s), place);
+      all.emplace_back(Shape{from.size()});
+      for (std::size_t k = 0; k < from.size(); ++k)
+        if (from[k] != layer::StoredOrder::none) all.back()[k] = before[from[k]];
+    }
+    store_.reform(parameter, std::move(form));
+    for (std::size_t s = 0; s < all.size(); ++s) store_.write(block(s), place, all[s].data());
+    slots_[parameter].value = store_.matrix(store_.values(), place);
+    slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
@@ -246,6 +281,15 @@ class Network {
   }
 
  private:
+  [[gnu::cold]] std::size_t place_of(std::string_view name) const {
+    std::string known;
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].name == name) return i;
+      known += (known.empty() ? "" : ", ") + entries_[i].name;
+    }
+    raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+  }
+
   bool taken(const std::string& name) const {
     for (const Entry& e : entries_)
       if (e.name == name) return true;

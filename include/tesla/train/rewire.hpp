@@ -1,0 +1,240 @@
+// Callbacks that rewire SparseDense layers while a model is trained: SET (Mocanu et al. 2018), RigL (Evci et al. 2020),
+// and pruning little by little (Zhu and Gupta 2017). Steps are counted over all training, so that another fit, or one
+// after a load, goes on with the schedule.
+#pragma once
+
+#include <tesla/layer/sparse_dense.hpp>
+#include <tesla/model/network.hpp>
+#include <tesla/network/sparse/rewire.hpp>
+#include <tesla/train/callback.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::sparse {
+
+/// What one rewiring did to one layer, in blocks; a weight is a block of 1 x 1.
+struct Rewiring {
+  std::size_t step = 0;  // of the optimizer, from 1
+  std::string layer;
+  std::size_t dropped = 0, grown = 0;
+  std::size_t live = 0;  // weights, afterwards
+};
+using RewiringHistory = std::vector<Rewiring>;
+
+namespace detail {
+
+/// One sparse layer of a model, to be rewired.
+template <class Network>
+class Rewire {
+ public:
+  [[gnu::cold]] Rewire(Network& network, std::size_t place)
+      : network_(network),
+        entry_(network.entries()[place]),
+        layer_(*network.template layer_at<layer::SparseDense>(place)),
+        pattern_(layer_.pattern()) {
+    const auto& store = network.store();
+    const auto values = store.read(store.values(), store.places()[entry_.first_parameter]);
+    blocks_ = network::sparse::live_blocks(pattern_, layer_.block, values);
+  }
+
+  const std::vector<network::sparse::Scored>& live() const { return blocks_; }
+  std::uint64_t all() const {
+    return network::sparse::blocks_across(pattern_, layer_.block) *
+           network::sparse::blocks_down(pattern_, layer_.block);
+  }
+
+  /// Drops the `count` blocks of least magnitude and puts others in, which begin at zero with fresh state.
+  [[gnu::cold]] void apply(std::size_t count, const std::vector<std::uint64_t>& grown, std::size_t step,
+                           RewiringHistory& history, bool verbose) {
+    const std::vector<std::uint64_t> dropped = network::sparse::weakest(blocks_, count);
+    const auto [next, from] = network::sparse::rewired(pattern_, layer_.block, dropped, grown);
+    auto weights = std::make_shared<layer::SparseWeights>(next, layer_.block);
+    network_.reform(entry_.first_parameter, weights, from);
+    layer_.rewire(std::move(weights));
+    history.push_back({step, entry_.name, dropped.size(), grown.size(), next.live()});
+    if (verbose)
+      std::printf("step %zu: %s: %zu dropped, %zu grown, %zu live\n", step, entry_.name.c_str(), dropped.size(),
+                  grown.size(), next.live());
+  }
+
+ private:
+  Network& network_;
+  const typename Network::Entry& entry_;
+  layer::SparseDense& layer_;
+  Pattern pattern_;
+  std::vector<network::sparse::Scored> blocks_;
+};
+
+/// The sparse layers of a model, by their places; there has to be one.
+template <class Network>
+[[gnu::cold]] std::vector<std::size_t> sparse_layers(Network& network, const char* who) {
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < network.entries().size(); ++i)
+    if (network.template layer_at<layer::SparseDense>(i) != nullptr) found.push_back(i);
+  if (found.empty())
+    raise<UsageError>(who, ": the model has no SparseDense layers; sparse::prune makes them from Dense ones");
+  return found;
+}
+
+inline void check_fraction(const char* who, const char* option, double value) {
+  if (!(value > 0 && value < 1)) raise<UsageError>(who, ": .", option, " has to lie in (0, 1), not ", value);
+}
+
+/// The parts that all three share.
+struct Rewirer {
+  /// What was done so far, of this object and its copies: a callback that fit() was given is a copy.
+  const RewiringHistory& history() const { return *history_; }
+
+ protected:
+  std::shared_ptr<RewiringHistory> history_ = std::make_shared<RewiringHistory>();
+};
+
+}  // namespace detail
+
+struct RigLOptions {
+  std::size_t every = 100;     // steps between rewirings
+  double drop_fraction = 0.3;  // of the live blocks, at the beginning; it falls to 0 along a cosine
+  std::size_t until = 0;       // the step after which nothing is rewired; 0: three quarters of the fit it is given to
+  bool verbose = false;        // a line for each rewiring
+};
+
+/// Drops the blocks of least magnitude and grows those, dead until then, whose gradients are largest.
+struct RigL : RigLOptions, detail::Rewirer {
+  RigL(RigLOptions options) : RigLOptions(options) {
+    if (every == 0) raise<UsageError>("RigL: .every has to be 1 or more");
+    detail::check_fraction("RigL", "drop_fraction", drop_fraction);
+  }
+
+  template <class Model>
+  void on_fit_begin(train::Moment<Model>& m) {
+    detail::sparse_layers(m.model.network(), "RigL");
+    end_ = until != 0 ? until : m.model.training().step + m.epochs * m.batches * 3 / 4;
+    look(m);
+  }
+
+  template <class Model>
+  void on_batch_end(train::Moment<Model>& m) {
+    const std::size_t step = m.model.training().step;
+    if (due(step)) {
+      auto& net = m.model.network();
+      for (const std::size_t place : detail::sparse_layers(net, "RigL")) {
+        const std::vector<std::uint64_t> grown = net.template layer_at<layer::SparseDense>(place)->grown();
+        if (grown.empty()) continue;  // no dead block is left, or too few are live
+        detail::Rewire(net, place).apply(grown.size(), grown, step, *history_, verbose);
+      }
+    }
+    look(m);
+  }
+
+  template <class Model>
+  void on_fit_end(train::Moment<Model>& m) {
+    auto& net = m.model.network();
+    for (const std::size_t place : detail::sparse_layers(net, "RigL"))
+      net.template layer_at<layer::SparseDense>(place)->look_for_growth(0);
+  }
+
+ private:
+  bool due(std::size_t step) const { return step % every == 0 && step < end_; }
+
+  /// Before a step that rewires, its backward pass is told to look for what to grow.
+  template <class Model>
+  void look(train::Moment<Model>& m) {
+    const std::size_t next = m.model.training().step + 1;
+    if (!due(next)) return;
+    const double share =
+        drop_fraction / 2 * (1 + std::cos(3.141592653589793 * static_cast<double>(next) / static_cast<double>(end_)));
+    auto& net = m.model.network();
+    for (const std::size_t place : detail::sparse_layers(net, "RigL")) {
+      auto& layer = *net.template layer_at<layer::SparseDense>(place);
+      layer.look_for_growth(static_cast<std::size_t>(share * static_cast<double>(layer.live_blocks())));
+    }
+  }
+
+  std::size_t end_ = 0;
+};
+
+struct SETOptions {
+  double fraction = 0.3;  // of the live blocks
+  std::size_t every = 1;  // epochs between rewirings
+  std::size_t until = 0;  // the epoch, of all training, after which nothing is rewired; 0: always
+  std::uint64_t seed = 0;
+  bool verbose = false;
+};
+
+/// Drops the blocks of least magnitude at the end of epochs and grows as many, dead until then, drawn at random.
+struct SET : SETOptions, detail::Rewirer {
+  SET(SETOptions options) : SETOptions(options) {
+    if (every == 0) raise<UsageError>("SET: .every has to be 1 or more");
+    detail::check_fraction("SET", "fraction", fraction);
+  }
+
+  template <class Model>
+  void on_fit_begin(train::Moment<Model>& m) {
+    detail::sparse_layers(m.model.network(), "SET");
+  }
+
+  template <class Model>
+  void on_epoch_end(train::Moment<Model>& m) {
+    const std::size_t epoch = m.model.training().epochs;
+    if (epoch % every != 0 || (until != 0 && epoch > until)) return;
+    auto& net = m.model.network();
+    for (const std::size_t place : detail::sparse_layers(net, "SET")) {
+      detail::Rewire rewire(net, place);
+      const auto count = static_cast<std::size_t>(fraction * static_cast<double>(rewire.live().size()));
+      const std::vector<std::uint64_t> grown =
+          network::sparse::draw_dead(rewire.live(), rewire.all(), count, random::Stream(seed, epoch << 16 | place));
+      if (!grown.empty()) rewire.apply(grown.size(), grown, m.model.training().step, *history_, verbose);
+    }
+  }
+};
+
+struct GradualPruningOptions {
+  double density = 0.1;              // in the end
+  std::size_t begin = 0, until = 0;  // steps; 0 for the second: three quarters of the fit it is given to
+  std::size_t every = 100;           // steps between prunings
+  double initial_density = 1;
+  bool verbose = false;
+};
+
+/// Drops the blocks of least magnitude, many at first and few in the end. Layers that have fewer already are left
+/// alone; begin with `SparseDense({.density = 1})`, which is computed dense until that is no longer the faster way.
+struct GradualPruning : GradualPruningOptions, detail::Rewirer {
+  GradualPruning(GradualPruningOptions options) : GradualPruningOptions(options) {
+    if (every == 0) raise<UsageError>("GradualPruning: .every has to be 1 or more");
+    detail::check_fraction("GradualPruning", "density", density);
+    if (!(initial_density > density && initial_density <= 1))
+      raise<UsageError>("GradualPruning: .initial_density has to lie above .density and up to 1, not ",
+                        initial_density);
+    if (until != 0 && until <= begin) raise<UsageError>("GradualPruning: .until has to be a later step than .begin");
+  }
+
+  template <class Model>
+  void on_fit_begin(train::Moment<Model>& m) {
+    detail::sparse_layers(m.model.network(), "GradualPruning");
+    end_ = until != 0 ? until : std::max(begin + 1, m.model.training().step + m.epochs * m.batches * 3 / 4);
+  }
+
+  template <class Model>
+  void on_batch_end(train::Moment<Model>& m) {
+    const std::size_t step = m.model.training().step;
+    if (step < begin || step > end_ || ((step - begin) % every != 0 && step != end_)) return;
+    const double left = 1 - static_cast<double>(step - begin) / static_cast<double>(end_ - begin);
+    const double wanted = density + (initial_density - density) * left * left * left;
+    auto& net = m.model.network();
+    for (const std::size_t place : detail::sparse_layers(net, "GradualPruning")) {
+      detail::Rewire rewire(net, place);
+      const auto kept =
+          static_cast<std::size_t>(std::max(1.0, std::nearbyint(wanted * static_cast<double>(rewire.all()))));
+      if (rewire.live().size() > kept) rewire.apply(rewire.live().size() - kept, {}, step, *history_, verbose);
+    }
+  }
+
+ private:
+  std::size_t end_ = 0;
+};
+
+}  // namespace tesla::inline TESLA_TARGET::sparse
