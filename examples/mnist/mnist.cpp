@@ -21,13 +21,25 @@ tesla::Sequential new_model(const Options& options) {
                                         .out = options.out,
                                         .rank = even ? options.ranks[0] : 0,
                                         .ranks = even ? tesla::Shape() : options.ranks,
-                                        .activation = tesla::relu,
-                                        .initializer = tesla::init::he_normal}));
+                                        .activation = tesla::relu}));
     model.add_layer(tesla::Dense({.units = 10}));
     model.build({options.in.elements()});
     return model;
   }
   model.add_layer(tesla::Input({784}));
+  if (options.model == "sparse") {
+    const std::vector<double> density =
+        options.method == "prune" ? std::vector<double>(3, 1.0)
+                                  : tesla::sparse::erdos_renyi({{300, 784}, {100, 300}, {10, 100}}, options.density);
+    const tesla::sparse::Block block{options.block[0], options.block[1]};
+    model.add_layer(
+        tesla::SparseDense({.units = 300, .density = density[0], .block = block, .activation = tesla::relu}));
+    model.add_layer(
+        tesla::SparseDense({.units = 100, .density = density[1], .block = block, .activation = tesla::relu}));
+    model.add_layer(tesla::SparseDense({.units = 10, .density = density[2]}));
+    model.build({784});
+    return model;
+  }
   model.add_layer(tesla::Dense({.units = 300, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
   model.add_layer(tesla::Dense({.units = 100, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
   model.add_layer(tesla::Dense({.units = 10}));
@@ -38,12 +50,17 @@ tesla::Sequential new_model(const Options& options) {
 void compile(tesla::Sequential& model, const Options& options, double rate) {
   const tesla::loss::SparseCategoricalCrossEntropy loss;  // integer labels, from logits
   const tesla::metric::Accuracy accuracy;
+  const auto decay = [&](double suits) { return options.decay >= 0 ? options.decay : suits; };
   if (options.optimizer == "sgd")
-    model.compile(tesla::optim::SGD({.learning_rate = rate, .momentum = 0.9, .nesterov = true}), loss, {accuracy});
+    model.compile(tesla::optim::SGD({.learning_rate = rate,
+                                     .momentum = 0.9,
+                                     .nesterov = true,
+                                     .weight_decay = decay(options.model == "sparse" ? 5e-4 : 0)}),
+                  loss, {accuracy});
   else if (options.optimizer == "adam")
-    model.compile(tesla::optim::Adam({.learning_rate = rate}), loss, {accuracy});
+    model.compile(tesla::optim::Adam({.learning_rate = rate, .weight_decay = decay(0)}), loss, {accuracy});
   else
-    model.compile(tesla::optim::AdamW({.learning_rate = rate}), loss, {accuracy});
+    model.compile(tesla::optim::AdamW({.learning_rate = rate, .weight_decay = decay(0.01)}), loss, {accuracy});
 }
 
 /// Images of 28 x 28 in the middle of 32 x 32.
@@ -66,6 +83,15 @@ bool fit(tesla::Sequential& model, const Options& options, std::size_t epochs, c
     callbacks.emplace_back(tesla::train::LowerRanks({.parameters = options.budget,
                                                      .by_epoch = std::max<std::size_t>(options.epochs * 3 / 10, 1),
                                                      .verbose = true}));
+  if (options.model == "sparse") {
+    // Until three quarters of all steps, also where the last epochs are a fit of their own.
+    const std::size_t batches = (digits.train.size() + options.batch - 1) / options.batch;
+    const std::size_t until = std::max<std::size_t>(options.epochs * batches * 3 / 4, 1);
+    if (options.method == "rigl") callbacks.emplace_back(tesla::sparse::RigL({.until = until}));
+    if (options.method == "set") callbacks.emplace_back(tesla::sparse::SET({.until = options.epochs * 3 / 4}));
+    if (options.method == "prune")
+      callbacks.emplace_back(tesla::sparse::GradualPruning({.density = options.density, .until = until}));
+  }
   const tesla::History history = model.fit(digits.train, {.epochs = epochs,
                                                           .batch_size = options.batch,
                                                           .seed = options.seed,
@@ -80,7 +106,8 @@ void run(const Options& options) {
   if (!options.save.empty()) tesla::io::AtomicFile(options.save);  // that it can be written is known before training
 
   const bool compiled = !options.load.empty() && !options.new_optimizer;  // by the file
-  const double rate = options.rate > 0 ? options.rate : options.optimizer == "sgd" ? 0.05 : 0.001;
+  const double suits = options.optimizer != "sgd" ? 0.001 : options.model == "sparse" ? 0.1 : 0.05;
+  const double rate = options.rate > 0 ? options.rate : suits;
   tesla::Sequential model = options.load.empty() ? new_model(options) : tesla::Sequential::load(options.load);
   if (!compiled) compile(model, options, rate);
   if (model.network().output_shape().elements() != 10)
@@ -99,6 +126,10 @@ void run(const Options& options) {
     fit(model, options, last, digits);
   }
 
+  if (options.model == "sparse") {
+    std::puts("how many weights of the first layer read each pixel, 9 being the most:");
+    draw_inputs(model.layer("sparse_dense").pattern());
+  }
   const tesla::Scores scores = model.evaluate(digits.test);
   const std::vector<std::size_t> read = tesla::argmax(model.predict(digits.test.x()));
   print_confusion(digits.test.y(), read);

@@ -20,7 +20,11 @@ struct Options {
   tesla::Shape in = {7, 4, 7, 4}, out = {5, 5, 5, 5}, ranks = {4};  // of the tensor-train
   std::size_t epochs = 10, batch = 64;
   std::size_t budget = 0;  // of the tensor-train's cores; 0: none
-  double rate = 0;         // 0: what suits the optimizer
+  double density = 0.05;   // of the sparse layers together
+  tesla::Shape block = {1, 1};
+  std::string method = "rigl";
+  double rate = 0;    // 0: what suits the optimizer
+  double decay = -1;  // of the weights; below 0: what suits the model
   int threads = 0;
   std::uint64_t seed = 0;
   bool new_optimizer = false;  // --optimizer or --rate was given
@@ -31,17 +35,23 @@ inline constexpr const char* usage =
     R"(Trains a small network to read digits, and tests it.
 
   --data DIR        the folder with MNIST's four files, plain or .gz (default: digits that the library draws)
-  --model NAME      dense: layers of 784-300-100-10 units; tt: a tensor-train layer, and 10 units (default: dense)
+  --model NAME      dense: layers of 784-300-100-10 units; tt: a tensor-train layer, and 10 units; sparse: layers of
+                    784-300-100-10 units with few weights (default: dense)
   --in M,M,...      tt: modes of the image, whose product is 784, or 1024 to pad images to 32 x 32 (default: 7,4,7,4)
   --out M,M,...     tt: as many modes of the layer's outputs (default: 5,5,5,5)
   --ranks R,...     tt: one rank for all places between two cores, or one for each (default: 4)
   --budget N        tt: lowers the ranks while training, until the cores have at most N numbers (default: 0, no budget);
                     try --ranks 12 --budget 1100
+  --density X       sparse: the share of weights that live, of all layers together, shared out by Erdos and Renyi's rule
+                    (default: 0.05)
+  --block R,C       sparse: weights that live together, outputs by inputs; 4,1 is the fastest (default: 1,1)
+  --method NAME     sparse: how it is rewired: rigl, set, prune (little by little, from dense) or fixed (default: rigl)
   --epochs N        passes over the training samples, 0 to test only (default: 10); the last fifth of them
                     at a tenth of the rate
   --batch N         samples a step (default: 64)
   --optimizer NAME  sgd (with Nesterov momentum), adam or adamw (default: sgd)
-  --rate X          the learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)
+  --rate X          the learning rate (default: 0.05 for sgd, 0.1 for sgd with --model sparse, 0.001 for adam and adamw)
+  --decay X         weight decay (default: 0.0005 for sgd with --model sparse, 0.01 for adamw, otherwise 0)
   --threads N       threads, 0 for as many as the machine has (default: 0)
   --seed N          of the first weights and of the shuffling (default: 0)
   --save FILE       writes the trained model as safetensors
@@ -86,8 +96,8 @@ inline tesla::Shape sizes(const std::string& option, std::string_view value) {
 /// ", did you mean --epochs?" for --epoch.
 inline std::string suggestion(std::string_view option) {
   for (const std::string_view known :
-       {"--data", "--model", "--in", "--out", "--ranks", "--budget", "--epochs", "--batch", "--optimizer", "--rate",
-        "--threads", "--seed", "--save", "--load", "--help"}) {
+       {"--data", "--model", "--in", "--out", "--ranks", "--budget", "--density", "--block", "--method", "--epochs",
+        "--batch", "--optimizer", "--rate", "--decay", "--threads", "--seed", "--save", "--load", "--help"}) {
     const std::size_t same = known.size() < option.size() ? known.size() : option.size();
     if (same >= 4 && known.substr(0, same) == option.substr(0, same))
       return ", did you mean " + std::string(known) + "?";
@@ -129,7 +139,16 @@ inline Options parse(int count, char** arguments) {
       o.load = take();
     } else if (known == "--model") {
       o.model = take();
-      if (o.model != "dense" && o.model != "tt") throw BadOption("--model takes dense or tt, not \"" + o.model + "\"");
+      if (o.model != "dense" && o.model != "tt" && o.model != "sparse")
+        throw BadOption("--model takes dense, tt or sparse, not \"" + o.model + "\"");
+    } else if (known == "--density") {
+      o.density = detail::number(known, take(), 1e-4, 1.0, "a number from 0.0001 to 1");
+    } else if (known == "--block") {
+      o.block = detail::sizes(known, take());
+    } else if (known == "--method") {
+      o.method = take();
+      if (o.method != "rigl" && o.method != "set" && o.method != "prune" && o.method != "fixed")
+        throw BadOption("--method takes rigl, set, prune or fixed, not \"" + o.method + "\"");
     } else if (known == "--in" || known == "--out" || known == "--ranks") {
       (known == "--in" ? o.in : known == "--out" ? o.out : o.ranks) = detail::sizes(known, take());
     } else if (known == "--budget") {
@@ -146,6 +165,9 @@ inline Options parse(int count, char** arguments) {
     } else if (known == "--rate") {
       o.rate = detail::number(known, take(), 1e-30, 1e6, "a number above 0 and up to 1000000");
       o.new_optimizer = true;
+    } else if (known == "--decay") {
+      o.decay = detail::number(known, take(), 0.0, 1e6, "a number from 0 to 1000000");
+      o.new_optimizer = true;
     } else if (known == "--optimizer") {
       o.optimizer = take();
       o.new_optimizer = true;
@@ -158,6 +180,11 @@ inline Options parse(int count, char** arguments) {
   for (const char* only : {"--in", "--out", "--ranks"})
     if (given.count(only) != 0 && (o.model != "tt" || !o.load.empty()))
       throw BadOption(std::string(only) + " goes with --model tt, and not with --load: a saved model has its own");
+  for (const char* only : {"--density", "--block", "--method"})
+    if (given.count(only) != 0 && o.model != "sparse") throw BadOption(std::string(only) + " goes with --model sparse");
+  if (o.model == "sparse" && !o.load.empty())
+    throw BadOption("--model sparse begins anew; --load goes on with what a file holds, and rewires nothing");
+  if (o.block.rank() != 2) throw BadOption("--block takes two numbers, outputs by inputs");
   if (o.budget != 0 && o.model != "tt" && o.load.empty()) throw BadOption("--budget goes with --model tt or --load");
   if (o.in.elements() != 784 && o.in.elements() != 1024)
     throw BadOption("--in takes modes whose product is 784 or 1024, not " + std::to_string(o.in.elements()));

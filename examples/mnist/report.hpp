@@ -3,6 +3,7 @@
 
 #include <tesla/tesla.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -30,6 +31,17 @@ inline void print_confusion(const tesla::Tensor<std::int32_t>& labels, const std
     }
     std::printf("   %5.1f %%\n",
                 total == 0 ? 0 : 100.0 * static_cast<double>(counts[digit][digit]) / static_cast<double>(total));
+  }
+}
+
+/// Draws how many weights read each of 28 x 28 pixels.
+inline void draw_inputs(const tesla::sparse::Pattern& pattern) {
+  std::vector<std::size_t> reads(pattern.columns());
+  for (const std::uint32_t column : pattern.indices()) ++reads[column];
+  const std::size_t most = *std::max_element(reads.begin(), reads.end());
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    std::putchar(reads[i] == 0 ? '.' : static_cast<char>('0' + 9 * reads[i] / most));
+    if ((i + 1) % 28 == 0) std::putchar('\n');
   }
 }
 

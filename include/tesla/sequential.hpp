@@ -269,17 +269,6 @@ class BasicSequential {
   void update(model::Workspace<T>& w, const train::StepName& name);
   void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
 
-  /// Of the samples' values, not of lanes without a sample.
-  double squared_norm(Panels<const T> p) const {
-    B& backend = net().backend();
-    T* const data = const_cast<T*>(p.data);
-    const std::size_t whole = p.batch / p.lanes * p.stride();
-    double squares = backend.squared_norm(backend::Matrix<T>{data, 1, whole, whole});
-    if (const std::size_t rest = p.batch % p.lanes; rest != 0)
-      squares += backend.squared_norm(backend::Matrix<T>{data + whole, p.features, rest, p.lanes});
-    return squares;
-  }
-
   std::unique_ptr<model::Network<T, B>> network_;
   bool fitting_ = false;
   model::Training<T, B> training_;
@@ -320,7 +309,7 @@ void BasicSequential<T, B>::update(model::Workspace<T>& w, const train::StepName
   // |dy| |x|; it is made where that is not enough to know it finite.
   const auto length_of = [&](Panels<const T> p) {
     if (p.data == w.input().data) return w.input_limit() * std::sqrt(static_cast<double>(p.batch * p.features));
-    return std::sqrt(squared_norm(p));
+    return std::sqrt(net().squared_norm(p));
   };
   const double clip = training_.optimizer->facts().clip_norm;
   double squares = 0;
@@ -491,7 +480,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     const std::span<T> rows = out.subspan(first * features, w.batch() * features);
     const Panels<const T> y = w.output(net().entries().size() - 1);
     net().backend().scatter(y, rows.data());
-    if (is_finite(squared_norm(y))) continue;
+    if (is_finite(net().squared_norm(y))) continue;
     for (std::size_t i = 0; i < rows.size(); ++i)
       if (!is_finite(rows[i]))
         raise<DataError>("predict: output ", i % features, " of sample ", first + i / features, " is ", rows[i],

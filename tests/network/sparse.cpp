@@ -1,5 +1,6 @@
 // Sparse weights: patterns, tiles, and the kernels against a dense matrix in double.
 #include <tesla/backend/cpu/cpu.hpp>
+#include <tesla/network/sparse/density.hpp>
 #include <tesla/network/sparse/expand.hpp>
 #include <tesla/network/sparse/plan.hpp>
 
@@ -199,6 +200,37 @@ TEST_CASE("sparse patterns: drawn at random", "[network][sparse]") {
   REQUIRE(Pattern::random(7, 9, {.density = 1}).live() == 63);
   REQUIRE(Pattern::random(7, 9, {.density = 1e-9}).live() == 1);
   REQUIRE(Pattern::from_mask(b.to_mask()) == b);
+}
+
+TEST_CASE("sparse patterns: N of M, densities over layers, a drawing", "[network][sparse]") {
+  const Pattern p = Pattern::n_of_m(20, 30, 2, 4, 3);
+  for (std::size_t r = 0; r < 20; ++r)
+    for (std::size_t first = 0; first < 30; first += 4) {
+      std::size_t live = 0;
+      for (std::size_t c = first; c < std::min<std::size_t>(30, first + 4); ++c) live += p.contains(r, c) ? 1 : 0;
+      REQUIRE(live == 2);
+    }
+  REQUIRE(Pattern::n_of_m(3, 5, 4, 4).live() == 15);
+  REQUIRE_THROWS_WITH(Pattern::n_of_m(3, 5, 5, 4), Catch::Contains("1 to 4 of 4"));
+
+  const std::vector<Shape> layers = {{300, 784}, {100, 300}, {10, 100}};
+  for (const double density : {0.001, 0.02, 0.3, 0.9, 1.0}) {
+    const std::vector<double> d = sparse::erdos_renyi(layers, density);
+    double live = 0;
+    for (std::size_t i = 0; i < 3; ++i) {
+      REQUIRE((d[i] > 0 && d[i] <= 1));
+      live += d[i] * static_cast<double>(layers[i].elements());
+    }
+    REQUIRE(live == Approx(density * 266200));
+    if (density < 0.05) REQUIRE(d[0] * 235200 / 1084 == Approx(d[1] * 30000 / 400));
+  }
+  REQUIRE(sparse::erdos_renyi({{8, 4, 3, 3}, {100, 100}}, 0.1)[0] > 0.1);
+  REQUIRE_THROWS_AS(sparse::erdos_renyi({{8}}, 0.1), ShapeError);
+
+  Tensor<float> mask({8, 8});
+  for (std::size_t i = 0; i < 4; ++i)
+    for (std::size_t k = 0; k < 4; ++k) mask(i, k) = 1;
+  REQUIRE(sparse::draw(Pattern::from_mask(mask), 4) == "@@  \n    \n");
 }
 
 TEST_CASE("sparse patterns: what is wrong is said", "[network][sparse][errors]") {

@@ -5,6 +5,7 @@
 #include <tesla/layer/layer.hpp>
 #include <tesla/layer/products.hpp>
 #include <tesla/network/on_host.hpp>
+#include <tesla/network/sparse/density.hpp>
 #include <tesla/network/sparse/expand.hpp>
 #include <tesla/network/sparse/plan.hpp>
 #include <tesla/network/sparse/rewire.hpp>

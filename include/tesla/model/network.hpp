@@ -255,6 +255,16 @@ class Network {
     slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
   }
 
+  /// Of the samples' values, not of lanes without a sample.
+  double squared_norm(Panels<const T> p) const {
+    T* const data = const_cast<T*>(p.data);
+    const std::size_t whole = p.batch / p.lanes * p.stride();
+    double squares = backend_->squared_norm(backend::Matrix<T>{data, 1, whole, whole});
+    if (const std::size_t rest = p.batch % p.lanes; rest != 0)
+      squares += backend_->squared_norm(backend::Matrix<T>{data + whole, p.features, rest, p.lanes});
+    return squares;
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 

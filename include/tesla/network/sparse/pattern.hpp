@@ -45,6 +45,10 @@ class Pattern {
   /// Every row gets as many live weights as every other one, or one more, in places drawn at random.
   [[gnu::cold]] static Pattern random(std::size_t rows, std::size_t columns, const RandomPatternOptions& options);
 
+  /// N:M: of each `m` neighbouring inputs of a row, `n` are live, drawn at random; of fewer at the end, as many as fit.
+  [[gnu::cold]] static Pattern n_of_m(std::size_t rows, std::size_t columns, std::size_t n, std::size_t m,
+                                      std::uint64_t seed = 0);
+
   /// Live where the mask, {rows, columns}, is not zero.
   [[gnu::cold]] static Pattern from_mask(const ArrayView& mask);
 
@@ -150,6 +154,26 @@ inline Pattern Pattern::random(std::size_t rows, std::size_t columns, const Rand
           indices.push_back(static_cast<std::uint32_t>(column));
       pointers.push_back(indices.size());
     }
+  }
+  return {rows, columns, std::move(pointers), std::move(indices)};
+}
+
+inline Pattern Pattern::n_of_m(std::size_t rows, std::size_t columns, std::size_t n, std::size_t m,
+                               std::uint64_t seed) {
+  if (n == 0 || n > m) raise<UsageError>("n_of_m: 1 to ", m, " of ", m, " weights can be live, not ", n);
+  std::vector<std::uint64_t> pointers{0};
+  std::vector<std::uint32_t> indices;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const random::Stream stream(seed, r);
+    for (std::size_t first = 0; first < columns; first += m) {
+      // Each place is taken with the chance that so many are still to be found among so few (Knuth's algorithm S).
+      const std::size_t here = std::min(m, columns - first);
+      std::size_t wanted = std::min(n, here);
+      for (std::size_t k = 0; k < here; ++k)
+        if (stream.below(first + k, here - k) < wanted)
+          indices.push_back(static_cast<std::uint32_t>(first + k)), --wanted;
+    }
+    pointers.push_back(indices.size());
   }
   return {rows, columns, std::move(pointers), std::move(indices)};
 }
