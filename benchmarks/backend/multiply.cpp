@@ -4,7 +4,7 @@
 
 #include <benchmark/benchmark.h>
 #include <algorithm>
-#include <peak.hpp>
+#include <measure.hpp>
 
 namespace {
 

@@ -8,7 +8,6 @@
 #include <tesla/backend/cpu/cpu.hpp>
 #include <tesla/core/random.hpp>
 #include <tesla/layer/dense.hpp>
-#include <tesla/model/network.hpp>
 #include <tesla/network/contraction/execute.hpp>
 
 #include <algorithm>
@@ -16,8 +15,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <measure.hpp>
 #include <memory>
-#include <peak.hpp>
+#include <one_layer.hpp>
 #include <string>
 #include <vector>
 
@@ -27,32 +27,6 @@ using namespace tesla;
 using namespace tesla::network;
 using namespace tesla::network::contraction;
 using backend::Cpu;
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-/// Medians of seconds a call, the calls taking turns.
-std::vector<double> timed(const std::vector<std::function<void()>>& calls, double each, int turns) {
-  std::vector<std::size_t> repeats;
-  for (const auto& call : calls) {
-    call();
-    const double start = seconds();
-    call();
-    repeats.push_back(1 + static_cast<std::size_t>(each / std::max(seconds() - start, 1e-7)));
-  }
-  std::vector<std::vector<double>> times(calls.size());
-  for (int turn = 0; turn < turns; ++turn)
-    for (std::size_t c = 0; c < calls.size(); ++c) {
-      const double start = seconds();
-      for (std::size_t k = 0; k < repeats[c]; ++k) calls[c]();
-      times[c].push_back((seconds() - start) / static_cast<double>(repeats[c]));
-    }
-  std::vector<double> result;
-  for (auto& own : times) result.push_back(median(own));
-  return result;
-}
 
 Buffer<float> numbers(std::size_t n, double scale, std::uint64_t seed) {
   Buffer<float> result(n);
@@ -105,36 +79,6 @@ class Train {
   Buffer<float> x_, dy_, y_, dx_, kept_, scratch_;
 };
 
-/// The dense layer of a size: forward, and both gradients.
-class DenseProduct {
- public:
-  DenseProduct(std::size_t in, std::size_t out, std::size_t batch, bool training)
-      : net_(0), batch_(batch), training_(training) {
-    // In front stands a layer that learns, so that the gradient by the input is wanted.
-    net_.add(layer::Dense({.units = in}));
-    net_.add(layer::Dense({.units = out, .use_bias = false}));
-    net_.build({1});
-  }
-
-  void run() {
-    auto& w = net_.workspace(batch_, training_, 0);
-    const auto& entry = net_.entries()[1];
-    layer::Pass<float, Cpu> pass{net_.backend(), training_,
-                                 entry.in,       net_.gradient_slots().subspan(entry.first_parameter, entry.parameters),
-                                 w.kept(1),      w.kept_memory(1),
-                                 w.scratch()};
-    entry.node->forward(pass, w.output(0), w.output(1));
-    if (!training_) return;
-    entry.node->backward(pass, w.output(0), w.output(1), w.gradient(1), w.gradient(0));
-    net_.backend().multiply(net_.gradient_product(w, pass.slots[0]));
-  }
-
- private:
-  model::Network<float, Cpu> net_;
-  std::size_t batch_;
-  bool training_;
-};
-
 Job job_of(const TensorTrainShape& shape, std::size_t batch, Purpose purpose) {
   return {shape, batch, Cpu::lanes<float>(batch), sizeof(float), purpose};
 }
@@ -164,7 +108,8 @@ void known_shapes() {
         const Plan plan = make_plan(job_of(shape, row.batch, purpose), abilities_of<float, Cpu>());
         Train train(plan);
         const bool training = purpose == Purpose::train;
-        DenseProduct dense(shape.in.elements(), shape.out.elements(), row.batch, training);
+        OneLayer dense(layer::Dense({.units = shape.out.elements(), .use_bias = false}), shape.in.elements(), row.batch,
+                       training ? OneLayer::both : OneLayer::forward);
         const double rate = peak();
         const std::vector<double> times = timed({[&] { train.run(); }, [&] { dense.run(); }}, 0.03, 7);
         const double products =
@@ -212,7 +157,8 @@ void sweep(std::size_t count) {
       trains.push_back(std::make_unique<Train>(Plan{job, can.throughput, c, dense_cycles, {}}));
       calls.push_back([train = trains.back().get()] { train->run(); });
     }
-    DenseProduct dense(i.elements(), o.elements(), batch, purpose == Purpose::train);
+    OneLayer dense(layer::Dense({.units = o.elements(), .use_bias = false}), i.elements(), batch,
+                   purpose == Purpose::train ? OneLayer::both : OneLayer::forward);
     calls.push_back([&] { dense.run(); });
     const std::vector<double> times = timed(calls, 0.004, 7);
     const double best = *std::min_element(times.begin(), times.end() - 1);

@@ -24,6 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NETWORKS = ["784-300-100-10", "784-128-10", "784-1024-1024-10"]
 CASES = [f"step:{net}:{batch}:{rule}" for net in NETWORKS for batch in (1, 32, 64, 128) for rule in ("sgd", "adam")]
+CASES += ["step:784-300-100-10:100:sgd:2", "step:784-300-100-10:100:sgd:10", "step:784-300-100-10:100:sgd"]
 CASES += [f"predict:{net}:1" for net in NETWORKS] + ["predict:784-300-100-10:128"]
 CASES += [
     f"product:{shape}" for shape in ("300:784:32", "300:784:128", "256:256:256", "1024:1024:128", "1024:1024:1024")
@@ -41,6 +42,8 @@ PASSES = ("forward", "both")
 CASES += [f"tt:{layer}:{way}" for layer in TENSOR_TRAINS for way in PASSES]
 # Dense layers of the same sizes, to see what the tensor-trains save.
 CASES += [f"dense:{layer}:{way}" for layer in ("1024:1024:128", "784:1024:128", "4096:4096:128") for way in PASSES]
+# Weights of which so many in a hundred live.
+CASES += [f"sparse:1024:1024:{live}:128:forward" for live in (50, 20, 10, 5, 2)]
 CHART = [
     "step:784-300-100-10:1:adam",
     "step:784-300-100-10:64:adam",
@@ -57,6 +60,7 @@ SECTIONS = {
     "Predictions": ("predict",),
     "Products": ("product",),
     "Tensor-trains": ("tt", "dense"),
+    "Sparse weights": ("sparse",),
 }
 BUILT_PEERS = {name: f"{name.lower()}_worker" for name in ("Eigen", "OpenBLAS", "dlib", "mlpack")}
 

@@ -24,16 +24,16 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # nothing to overlap:
 checks = []
 
 
-def forward(layers, x):  # weights as inputs x outputs: several times as fast here as the other way round
+def forward(layers, x, masks=None):  # weights as inputs x outputs: several times as fast here as the other way round
     for i, (weight, bias) in enumerate(layers):
-        x = x @ weight + bias
+        x = x @ (weight if masks is None else weight * masks[i]) + bias
         if i + 1 < len(layers):
             x = jax.nn.relu(x)
     return x
 
 
-def loss_of(layers, x, labels):
-    logits = forward(layers, x)
+def loss_of(layers, x, labels, masks):
+    logits = forward(layers, x, masks)
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1))
 
 
@@ -43,10 +43,15 @@ def start(case):
     return (layers, zeros(), zeros(), jnp.zeros(())) if case.optimizer == "adam" else (layers, zeros())
 
 
-def update(state, x, labels):
+def masks_of(case):
+    masks = protocol.masks(case)
+    return masks and [jnp.asarray(mask.T) for mask in masks]
+
+
+def update(state, x, labels, masks=None):
     """The next state and the loss."""
     layers, first = state[:2]
-    loss, gradients = jax.value_and_grad(loss_of)(layers, x, labels)
+    loss, gradients = jax.value_and_grad(loss_of)(layers, x, labels, masks)
     each = jax.tree.map
     if len(state) == 2:
         first = each(lambda v, g: protocol.MOMENTUM * v + g, first, gradients)
@@ -63,7 +68,8 @@ def one_by_one(case):
     """One call a step; the state goes from call to call in the same memory."""
     inputs, labels = protocol.data(case)
     data = [(jnp.asarray(x), jnp.asarray(y, jnp.int32)) for x, y in zip(inputs, labels)]
-    step = jax.jit(update, donate_argnums=0)
+    masks = masks_of(case)
+    step = jax.jit(lambda state, x, labels: update(state, x, labels, masks), donate_argnums=0)
     state, turn = start(case), 0
 
     def run(steps):
@@ -85,8 +91,9 @@ def looped(case):
         (jnp.asarray(inputs[i : i + length]), jnp.asarray(labels[i : i + length], jnp.int32))
         for i in range(0, len(inputs) - length + 1, length)
     ]
+    masks = masks_of(case)
     epoch = jax.jit(
-        lambda state, xs, ys: jax.lax.scan(lambda s, batch: update(s, *batch), state, (xs, ys)),
+        lambda state, xs, ys: jax.lax.scan(lambda s, batch: update(s, *batch, masks), state, (xs, ys)),
         donate_argnums=0,
     )
     state, turn = start(case), 0

@@ -15,8 +15,12 @@ DENSE_LIMIT = 1 << 24  # weights of a tensor-train, above which it is not built 
 class Case:
     def __init__(self, name):
         self.kind, *rest = name.split(":")
+        self.live = 100  # of 100 weights
         if self.kind == "product":
             self.sizes = [int(size) for size in rest]
+        elif self.kind == "sparse":
+            self.sizes = [int(size) for size in rest[:2]]
+            self.live, self.batch, self.backward = int(rest[2]), int(rest[3]), rest[-1] == "both"
         elif self.kind in ("tt", "dense"):
             self.inputs, self.outputs = (tuple(int(mode) for mode in modes.split("x")) for modes in rest[:2])
             self.sizes = [math.prod(self.inputs), math.prod(self.outputs)]
@@ -27,6 +31,7 @@ class Case:
             self.sizes = [int(size) for size in rest[0].split("-")]
             self.batch = int(rest[1])
             self.optimizer = rest[2] if self.kind == "step" else ""
+            self.live = int(rest[3]) if len(rest) > 3 else 100
 
 
 def data(case):
@@ -49,11 +54,20 @@ def weights(case):
     return layers
 
 
+def masks(case):
+    """One of outputs x inputs for each layer, 1 where a weight lives; None where all do."""
+    if case.live == 100:
+        return None
+    random = np.random.default_rng(5)
+    shapes = zip(case.sizes[1:], case.sizes)
+    return [(random.uniform(0, 100, shape) < case.live).astype(np.float32) for shape in shapes]
+
+
 def layer_data(case):
     """x and dy of one layer, a sample a row, and its cores, or its one matrix, of outputs x inputs."""
     random = np.random.default_rng(4)
     x, dy = (random.uniform(-0.5, 0.5, (case.batch, size)).astype(np.float32) for size in case.sizes)
-    if case.kind == "dense":
+    if case.kind in ("dense", "sparse"):
         bound = (3 / case.sizes[0]) ** 0.5
         return x, dy, [random.uniform(-bound, bound, case.sizes[::-1]).astype(np.float32)]
     # An entry of the matrix is a sum over all ranks of products of one number of each core.

@@ -13,6 +13,13 @@ class Network {
       : data_(c), batch_(static_cast<std::size_t>(c.batch)), features_(static_cast<std::size_t>(c.sizes.front())) {
     for (std::size_t i = 1; i < c.sizes.size(); ++i) {
       const bool last = i + 1 == c.sizes.size();
+      if (c.live < 100) {
+        model_.add_layer(tesla::SparseDense({.units = static_cast<std::size_t>(c.sizes[i]),
+                                             .density = c.live / 100.0,
+                                             .activation = last ? tesla::linear : tesla::relu,
+                                             .initializer = tesla::init::he_uniform}));
+        continue;
+      }
       model_.add_layer(tesla::Dense({.units = static_cast<std::size_t>(c.sizes[i]),
                                      .activation = last ? tesla::linear : tesla::relu,
                                      .initializer = tesla::init::he_uniform}));
@@ -24,6 +31,7 @@ class Network {
       model_.compile(tesla::optim::SGD({.learning_rate = peers::sgd_rate, .momentum = peers::momentum}), loss,
                      {tesla::metric::Accuracy()});
     model_.build({features_});
+    if (c.live < 100) callbacks_.emplace_back(tesla::sparse::RigL({.until = std::size_t{1} << 40}));
   }
 
   double step(int steps) {
@@ -45,12 +53,14 @@ class Network {
  private:
   void fit(std::size_t samples, std::size_t epochs) {
     const tesla::ArrayView x(data_.inputs.data(), {samples, features_}), y(data_.labels.data(), {samples});
-    loss_ = model_.fit(x, y, {.epochs = epochs, .batch_size = batch_, .verbose = 0})["loss"].back();
+    loss_ = model_.fit(x, y, {.epochs = epochs, .batch_size = batch_, .callbacks = callbacks_, .verbose = 0})["loss"]
+                .back();
   }
 
   peers::Data data_;
   std::size_t batch_, features_;
   tesla::Sequential model_;
+  std::vector<tesla::train::AnyCallback<tesla::Sequential>> callbacks_;
   double loss_ = 0;
 };
 
@@ -154,13 +164,36 @@ peers::Run product(const peers::Case& c) {
   };
 }
 
+/// W times X, W sparse, with the columns of X as samples, in panels; PyTorch's gets its columns as it wants them too.
+peers::Run sparse_product(const peers::Case& c) {
+  using tesla::backend::Cpu;
+  struct Operands {
+    tesla::model::Network<float, Cpu> net{0};
+    std::size_t batch;
+  };
+  auto o = std::make_shared<Operands>();
+  o->batch = static_cast<std::size_t>(c.batch);
+  o->net.add(tesla::SparseDense(
+      {.units = static_cast<std::size_t>(c.sizes[1]), .density = c.live / 100.0, .use_bias = false}));
+  o->net.build({static_cast<std::size_t>(c.sizes[0])});
+  const tesla::Panels<float> x = o->net.workspace(o->batch, false, 0).input();
+  const std::vector<float> values = peers::uniform(x.size(), -0.5f, 0.5f, 6);
+  std::copy(values.begin(), values.end(), x.data);
+  return [o](int steps) {
+    auto& w = o->net.workspace(o->batch, false, 0);
+    for (int i = 0; i < steps; ++i) o->net.forward(w);
+    return static_cast<double>(w.output(0).data[0]);
+  };
+}
+
 peers::Run setup(const peers::Case& c) {
+  if (c.kind == "sparse") return sparse_product(c);
   if (c.kind == "product") return product(c);
   if (c.kind == "tt" || c.kind == "dense") {
     auto layer = std::make_shared<OneLayer>(c);
     return [layer, both = c.backward](int steps) { return both ? layer->both(steps) : layer->forward(steps); };
   }
-  if (!c.network()) return {};
+  if (c.kind != "step" && c.kind != "predict") return {};
   auto network = std::make_shared<Network>(c);
   if (c.kind == "step") return [network](int steps) { return network->step(steps); };
   return [network](int steps) { return network->predict(steps); };

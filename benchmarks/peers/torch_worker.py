@@ -16,10 +16,22 @@ checks = []
 TUNED = {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN", "cpp_wrapper": True}
 
 
+class MaskedLinear(torch.nn.Linear):
+    """The usual way of training with few weights: all are there, and a mask sets most to zero."""
+
+    def __init__(self, inputs, outputs, mask):
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", torch.from_numpy(mask))
+
+    def forward(self, x):
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
 def network(case):
-    layers = []
-    for weight, bias in protocol.weights(case):
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    layers, masks = [], protocol.masks(case)
+    for i, (weight, bias) in enumerate(protocol.weights(case)):
+        outputs, inputs = weight.shape
+        layer = MaskedLinear(inputs, outputs, masks[i]) if masks else torch.nn.Linear(inputs, outputs)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
@@ -170,7 +182,17 @@ def layer(case, way, compiled):
     return in_turn(lambda: torch.autograd.grad(forward(x, cores), wanted, dy)[0], [()])
 
 
+def csr(case):
+    """The product with a matrix in compressed rows; x comes as it is wanted there, with the samples as columns."""
+    x, _, (weight,) = protocol.layer_data(case)
+    matrix = torch.from_numpy(weight * protocol.masks(case)[0]).to_sparse_csr()
+    columns = torch.from_numpy(x.T.copy())
+    return under(torch.inference_mode, in_turn(lambda: matrix @ columns, [()]))
+
+
 def setup(case):
+    if case.kind == "sparse":
+        return [("csr", lambda: csr(case))]
     if case.kind == "product":
         return [("eager", lambda: product(case))]
     if case.kind == "predict":

@@ -4,11 +4,14 @@
 // A worker prints "ready NAME VERSION", then answers each line "CASE REPEATS" with "CASE t1 t2 ...", microseconds per
 // step, or with "CASE unsupported". The first use of a case sets it up and warms it up. Cases:
 //   step:784-300-100-10:32:sgd   one training step: forward, softmax cross-entropy, backward, optimizer (sgd or adam)
+//   step:784-300-100-10:100:sgd:2   the same with 2 of 100 weights alive: by a mask or, where they are stored sparse,
+//                                with the rewiring that such training needs
 //   predict:784-300-100-10:1     forward only, up to the logits
 //   product:256:256:256          (256 x 256) times (256 x 256)
 //   tt:4x8x8x4:4x8x8x4:8:128:forward   y = W x with W in tensor-train form: input modes, output modes, all ranks, batch
 //   tt:4x8x8x4:4x8x8x4:8:128:both      that, and from a given dy the gradients of x and of all cores
 //   dense:1024:1024:128:both     the same for a dense W, of inputs and outputs
+//   sparse:1024:1024:10:128:forward   y = W x where 10 of 100 weights live
 // W[(o_1..o_d),(i_1..i_d)] = G_1[o_1,i_1] ... G_d[o_d,i_d] with cores {rank before, out_k, in_k, rank after}, no bias.
 #pragma once
 
@@ -32,13 +35,13 @@ constexpr float sgd_rate = 0.01f, momentum = 0.9f, adam_rate = 0.001f;
 
 struct Case {
   std::string kind;
-  std::vector<int> sizes;    // of the layers; of a product: M, K, N
-  std::vector<int> in, out;  // modes of a tensor-train
-  int batch = 1, rank = 0;
+  std::vector<int> sizes;               // of the layers; of a product: M, K, N
+  std::vector<int> in, out;             // modes of a tensor-train
+  int batch = 1, rank = 0, live = 100;  // the last: of 100 weights
   bool adam = false, backward = false;
 
   /// Whether this is about a network of dense layers.
-  bool network() const { return kind == "step" || kind == "predict"; }
+  bool network() const { return (kind == "step" || kind == "predict") && live == 100; }
 };
 
 /// Does a number of steps and returns something that depends on all of them; empty where a case is unsupported.
@@ -62,6 +65,9 @@ inline Case parse(const std::string& name) {
   };
   if (c.kind == "product") {
     for (int i = 1; i <= 3; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
+  } else if (c.kind == "sparse") {
+    for (int i = 1; i <= 2; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
+    c.live = std::stoi(parts.at(3)), c.batch = std::stoi(parts.at(4));
   } else if (c.kind == "tt" || c.kind == "dense") {
     c.in = numbers(parts.at(1), 'x'), c.out = numbers(parts.at(2), 'x');
     for (const auto* modes : {&c.in, &c.out}) {
@@ -76,6 +82,7 @@ inline Case parse(const std::string& name) {
     c.sizes = numbers(parts.at(1), '-');
     c.batch = std::stoi(parts.at(2));
     if (c.kind == "step") c.adam = parts.at(3) == "adam";
+    if (parts.size() > 4) c.live = std::stoi(parts.at(4));
   }
   return c;
 }

@@ -94,7 +94,7 @@ struct SparseDense : SparseDenseOptions {
     if (!plan<T, B>(batch, training).dense()) return {};
     const backend::SparseLayout& l = weights_->layout;
     const std::size_t matrix = l.rows * backend::row_stride<T>(l.columns);
-    return {matrix, training ? matrix + batch * backend::row_stride<T>(l.columns) : 0};
+    return {head<T> + matrix, training ? matrix + batch * backend::row_stride<T>(l.columns) : 0};
   }
 
   template <class T, class B>
@@ -104,11 +104,13 @@ struct SparseDense : SparseDenseOptions {
     const backend::SparseLayout& l = weights_->layout;
     const T *const values = pass.weight(0).data, *const bias = use_bias ? pass.parameter(1).data : nullptr;
     if (plan<T, B>(x.batch, pass.training).dense()) {
-      const backend::Matrix<T> w = matrix<T>(pass.kept_memory.data());
-      network::OnHost<T, B> from(pass.backend, const_cast<T*>(values), l.count, true);
-      network::OnHost<T, B> to(pass.backend, w.data, w.rows * w.stride, false);
-      network::sparse::expand<T>(l, from.data(), {to.data(), w.rows, w.columns, w.stride});
-      to.send(pass.backend);
+      const backend::Matrix<T> w = matrix<T>(pass.kept_memory.data() + head<T>);
+      if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps)) {
+        network::OnHost<T, B> from(pass.backend, const_cast<T*>(values), l.count, true);
+        network::OnHost<T, B> to(pass.backend, w.data, w.rows * w.stride, false);
+        network::sparse::expand<T>(l, from.data(), {to.data(), w.rows, w.columns, w.stride});
+        to.send(pass.backend);
+      }
       backend::Product<T> p = output_product(w, x, z);
       p.bias = bias;
       if (!keep && activation.visit([&](const auto& f) { pass.backend.multiply(p, f); })) return;
@@ -140,7 +142,7 @@ struct SparseDense : SparseDenseOptions {
     weights_->twin_stamp = 0;
     if (weights_->growth.count() != 0) offer_growth(pass, x, upstream);
     if (plan<T, B>(x.batch, true).dense()) {
-      const backend::Matrix<T> w = matrix<T>(pass.kept_memory.data());
+      const backend::Matrix<T> w = matrix<T>(pass.kept_memory.data() + head<T>);
       if (dx) pass.backend.multiply(input_product(w, upstream, dx));
       const backend::Matrix<T> dw = matrix<T>(pass.scratch.data());
       const backend::Matrix<T> rows{dw.data + dw.rows * dw.stride, x.batch, x.features, dw.stride};
@@ -240,6 +242,10 @@ struct SparseDense : SparseDenseOptions {
     const double deviation = initializer.deviation(live / static_cast<double>(units), live / static_cast<double>(in));
     return initializer.is_uniform() ? init::uniform(deviation * std::sqrt(3.0)) : init::normal(deviation);
   }
+
+  /// Before the dense matrix stands which values it was made of.
+  template <class T>
+  static constexpr std::size_t head = cache_line / sizeof(T);
 
   /// Memory seen as the dense matrix.
   template <class T>

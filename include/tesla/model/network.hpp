@@ -240,17 +240,26 @@ class Network {
   /// optimizer state; where that is none, a new one begins at zero.
   [[gnu::cold]] void reform(std::size_t parameter, std::shared_ptr<const layer::StoredOrder> form,
                             const std::vector<std::uint32_t>& from) {
-    std::vector<Tensor<T>> all;
+    constexpr std::uint32_t none = layer::StoredOrder::none;
     const ParameterPlace& place = store_.places()[parameter];
+    // For each place of the new order the one of the old: both orders are long, and made once.
+    std::vector<std::uint32_t> moved = form->order(), places(place.shape.elements());
+    const std::vector<std::uint32_t> before = place.form->order();
+    for (std::size_t k = 0; k < before.size(); ++k)
+      if (before[k] != none) places[before[k]] = static_cast<std::uint32_t>(k);
+    for (std::uint32_t& k : moved)
+      if (k != none) k = from[k] == none ? none : places[from[k]];
     const auto block = [&](std::size_t s) { return s == 0 ? store_.values() : store_.slot(s - 1); };
-    for (std::size_t s = 0; s <= store_.slots(); ++s) {
-      const Tensor<T> before = store_.read(block(s), place);
-      all.emplace_back(Shape{from.size()});
-      for (std::size_t k = 0; k < from.size(); ++k)
-        if (from[k] != layer::StoredOrder::none) all.back()[k] = before[from[k]];
+    std::vector<std::vector<T>> all(store_.slots() + 1, std::vector<T>(moved.size()));
+    std::vector<T> old(before.size());
+    for (std::size_t s = 0; s < all.size(); ++s) {
+      backend_->read(old.data(), block(s) + place.offset, old.size());
+      for (std::size_t k = 0; k < moved.size(); ++k)
+        if (moved[k] != none) all[s][k] = old[moved[k]];
     }
     store_.reform(parameter, std::move(form));
-    for (std::size_t s = 0; s < all.size(); ++s) store_.write(block(s), place, all[s].data());
+    for (std::size_t s = 0; s < all.size(); ++s) backend_->write(block(s) + place.offset, all[s].data(), moved.size());
+    store_.touch();
     slots_[parameter].value = store_.matrix(store_.values(), place);
     slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
   }

@@ -3,7 +3,10 @@
 
 #include <tesla/core/target.hpp>
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::network {
@@ -31,5 +34,18 @@ class OnHost {
   T* data_;
   std::vector<T> copy_;
 };
+
+/// Of the values that something was derived from, and of the memory where it is kept; zeros: of what will never be the
+/// same again.
+using Stamps = std::array<std::uint64_t, 2>;
+
+/// Whether what stands behind this head carries these stamps; from now on it does.
+template <class B, class T>
+bool made_before(T* head, const Stamps& stamps) {
+  if constexpr (!B::host_memory) return false;
+  if (stamps != Stamps() && std::memcmp(head, stamps.data(), sizeof stamps) == 0) return true;
+  std::memcpy(head, stamps.data(), sizeof stamps);
+  return false;
+}
 
 }  // namespace tesla::inline TESLA_TARGET::network

@@ -114,6 +114,8 @@ void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out,
                [&](std::size_t begin, std::size_t end) {
                  Operand<T> operands[max_inputs];
                  T buffer[4 * cache_line / sizeof(T)];
+                 T mask[2 * width<T>] = {};  // from its middle back, as many ones as wanted
+                 std::fill(mask, mask + width<T>, T(1));
                  for (std::size_t feature = begin; feature < end; ++feature) {
                    Vector<T> total(T(0));
                    for (std::size_t panel = 0; panel < shape.panels(); ++panel) {
@@ -123,7 +125,9 @@ void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out,
                        operands[k] = in[k].row(row, shape.features, shape.lanes);
                      kernel(f, to, operands, shape.lanes);
                      const std::size_t live = shape.live(panel);
-                     for (std::size_t lane = 0; lane < live; lane += width<T>) total += load(to + lane, live - lane);
+                     std::size_t lane = 0;
+                     for (; lane + width<T> <= live; lane += width<T>) total += load(to + lane);
+                     if (lane < live) total += load(to + lane) * load(&mask[width<T> - live % width<T>]);
                    }
                    sums.data[feature] = sum<T>(total);
                  }

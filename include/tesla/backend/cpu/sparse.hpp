@@ -339,6 +339,7 @@ class Sparse {
     };
     if constexpr (Most >= 8) take(std::integral_constant<std::size_t, 8>());
     if constexpr (Most >= 4) take(std::integral_constant<std::size_t, 4>());
+    if constexpr (Most == 4) take(std::integral_constant<std::size_t, 3>());
     take(std::integral_constant<std::size_t, 2>());
     take(std::integral_constant<std::size_t, 1>());
   }

@@ -77,9 +77,6 @@ class Execution {
   /// Whether forward() can apply an elementwise function.
   bool applies() const { return contraction_.depth_first; }
 
-  /// Of the cores' values, and of `kept`; zeros: of what will never be the same again.
-  using Stamps = std::array<std::uint64_t, 2>;
-
   /// y = f(W x + bias); the bias may be null. A plan for training leaves in `kept` what backward() takes. The merged
   /// cores stay there, and are not made again under the same stamps.
   [[gnu::noinline]] void forward(B& backend, std::span<const Matrix<T>> cores, Panels<const T> x, Panels<T> y,
@@ -88,7 +85,7 @@ class Execution {
     T* const head = take(kept, cache_line / sizeof(T));
     const Matrices matrices = place(kept, &Step::matrix_size);
     T* const room = take(scratch, merging_);
-    if (!made_before(head, stamps)) merge(backend, cores, matrices, room);
+    if (!made_before<B>(head, stamps)) merge(backend, cores, matrices, room);
     with_kernels([&](const auto& kernels) {
       kernels.forward(backend, constant(matrices), x, y, bias, f, training_ ? kept.data() : nullptr, scratch);
     });
@@ -152,13 +149,6 @@ class Execution {
     Matrices matrices{};
     for (std::size_t g = 0; g < contraction_.steps; ++g) matrices[g] = take(memory, steps_[g].*size);
     return matrices;
-  }
-  /// Whether the head of the kept memory carries these stamps; from now on it does.
-  bool made_before(T* head, const Stamps& stamps) const {
-    if constexpr (!B::host_memory) return false;
-    if (stamps != Stamps() && std::memcmp(head, stamps.data(), sizeof stamps) == 0) return true;
-    std::memcpy(head, stamps.data(), sizeof stamps);
-    return false;
   }
   void merge(B& backend, std::span<const Matrix<T>> cores, const Matrices& matrices, T* room) const {
     detail::MatricesOnHost<T, B> host(backend, cores);

@@ -38,9 +38,13 @@ namespace tesla::inline TESLA_TARGET::network::sparse {
 struct Plan {
   std::size_t rows = 0, columns = 0, live = 0, block = 1, batch = 0;
   bool training = false;
-  double sparse_cycles = 0, dense_cycles = 0;  // forward, or forward, both gradients and the twin
+  // Forward, or forward and both gradients: of the kernels for sparse weights, of a Dense layer, and of what computing
+  // dense takes beside that in training, where values are put into a matrix and gradients taken out of one.
+  double sparse_cycles = 0, dense_cycles = 0, moving_cycles = 0;
 
-  bool dense() const { return dense_cycles < sparse_cycles; }
+  bool dense() const { return dense_cycles + moving_cycles < sparse_cycles; }
+  /// The speed expected, in that of a Dense layer.
+  double times_dense() const { return dense_cycles / (dense() ? dense_cycles + moving_cycles : sparse_cycles); }
   double density() const {
     return static_cast<double>(live) / (static_cast<double>(rows) * static_cast<double>(columns));
   }
@@ -73,6 +77,7 @@ template <class T, class B>
       p.dense_cycles =
           number(l.rows) * number(l.columns) * (vectors * (training ? 3.3 : 1.07) + (training ? 3 : 0.3)) / per_cycle;
     }
+    if (training) p.moving_cycles = number(l.rows) * number(l.columns) + 10 * weights;
     p.sparse_cycles = forward + (training ? backward + (rows_of_blocks ? 0 : 5 * weights) : 0);
   } else {
     p.sparse_cycles = 1;
@@ -88,10 +93,8 @@ template <class T, class B>
   std::string result = line;
   if (p.sparse_cycles == 1 && p.dense_cycles == 0)
     return result + "computed dense, since this backend has no kernels for sparse weights\n";
-  std::snprintf(line, sizeof line, "%s at batch %zu: computed %s, about %.2g times as fast as %s\n",
-                p.training ? "training" : "predictions", p.batch, p.dense() ? "dense" : "sparse",
-                p.dense() ? p.sparse_cycles / p.dense_cycles : p.dense_cycles / p.sparse_cycles,
-                p.dense() ? "sparse" : "dense");
+  std::snprintf(line, sizeof line, "%s at batch %zu: computed %s, about %.2g times as fast as a Dense layer\n",
+                p.training ? "training" : "predictions", p.batch, p.dense() ? "dense" : "sparse", p.times_dense());
   return result + line;
 }
 

@@ -107,8 +107,8 @@ class Best {
 /// Offers the dead blocks of some rows, from `first` on, with the mean magnitude of their gradients. Overwrites the
 /// gradients of live weights.
 template <class T>
-[[gnu::cold]] void offer_dead(Best& best, const Pattern& live, const Block& block, std::size_t first,
-                              const backend::Matrix<T>& gradient) {
+void offer_dead(Best& best, const Pattern& live, const Block& block, std::size_t first,
+                const backend::Matrix<T>& gradient) {
   constexpr std::size_t run = 32;
   const std::uint64_t across = blocks_across(live, block);
   std::vector<T> sums(across);
@@ -125,8 +125,9 @@ template <class T>
       for (const std::uint32_t c : live.row(first + row)) sums[c / block.columns] = T(-1);
       means = sums.data();
     } else {
-      for (std::size_t c = 0; c < gradient.columns; ++c) gradient.row(row)[c] = std::fabs(gradient.row(row)[c]);
-      for (const std::uint32_t c : live.row(first + row)) gradient.row(row)[c] = T(-1);
+      T* const values = gradient.row(row);
+      for (std::size_t c = 0; c < gradient.columns; ++c) values[c] = std::fabs(values[c]);
+      for (const std::uint32_t c : live.row(first + row)) values[c] = T(-1);
     }
     const std::uint64_t number = (first + row) / block.rows * across;
     for (std::uint64_t begin = 0; begin < across; begin += run) {

@@ -1,4 +1,5 @@
-// What benchmarks of kernels share: the clock, and the peak of multiply-adds that shares are taken of.
+// What benchmarks of kernels share: the clock, calls timed in turns, and the peak of multiply-adds that shares are
+// taken of.
 #pragma once
 
 #include <tesla/backend/cpu/vector.hpp>
@@ -9,6 +10,8 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <functional>
+#include <vector>
 
 inline double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -42,4 +45,30 @@ inline double peak() {
   }
   std::nth_element(rates.begin(), rates.begin() + rates.size() / 2, rates.end());
   return rates[rates.size() / 2];
+}
+
+inline double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+/// Medians of seconds a call, the calls taking turns of `each` seconds.
+inline std::vector<double> timed(const std::vector<std::function<void()>>& calls, double each, int turns) {
+  std::vector<std::size_t> repeats;
+  for (const auto& call : calls) {
+    call();
+    const double start = seconds();
+    call();
+    repeats.push_back(1 + static_cast<std::size_t>(each / std::max(seconds() - start, 1e-7)));
+  }
+  std::vector<std::vector<double>> times(calls.size());
+  for (int turn = 0; turn < turns; ++turn)
+    for (std::size_t c = 0; c < calls.size(); ++c) {
+      const double start = seconds();
+      for (std::size_t k = 0; k < repeats[c]; ++k) calls[c]();
+      times[c].push_back((seconds() - start) / static_cast<double>(repeats[c]));
+    }
+  std::vector<double> result;
+  for (auto& own : times) result.push_back(median(own));
+  return result;
 }
