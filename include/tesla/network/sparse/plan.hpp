@@ -28,7 +28,7 @@ namespace tesla::inline TESLA_TARGET::network::sparse {
   t.block = blocks ? 4 : 1;
   t.group_rows = group_of(rows), t.group_columns = group_of(columns);
   // The threads share out rows of blocks backward by columns of tiles.
-  const std::size_t across = blocks ? std::min(near(20, 256), std::max<std::size_t>(columns / 2, 256)) : near(10, 128);
+  const std::size_t across = blocks ? std::min(near(40, 256), std::max<std::size_t>(columns / 2, 256)) : near(10, 128);
   t.rows = even(rows, blocks ? 512 : near(40, 128), t.group_rows);
   t.columns = even(columns, across, t.group_columns);
   return t;
@@ -67,7 +67,10 @@ template <class T, class B>
     if (single) {
       forward = rows_of_blocks ? 9 * blocks + 12 * segments : 2 * weights + 12 * twins;
       backward = rows_of_blocks ? 11 * blocks + 12 * segments : 2.6 * weights + 8 * segments;
-      p.dense_cycles = number(l.rows) * number(l.columns) / width * (training ? 12 : 3);
+      // The dense weights are read once, and in training written as well, from wherever they are.
+      const double size = number(l.rows) * number(l.columns);
+      const double far = size * sizeof(T) > t.cache ? size * sizeof(T) / t.bytes : 0;
+      p.dense_cycles = (training ? 4 : 1) * std::max(3 * size / width, far);
     } else {
       // A weight meets each vector of samples once; beyond that it costs its index and its value.
       forward = rows_of_blocks ? vectors * weights * 1.1 / per_cycle + panels * (blocks + 20 * segments)
