@@ -107,7 +107,7 @@ void sweep(std::size_t count) {
       static_cast<double>(good) / static_cast<double>(count), median(promised));
 }
 
-/// Nobody holds this dense: 3.6 billion weights.
+/// Nobody would hold this dense: 1.8 billion weights.
 void wide() {
   constexpr std::size_t width = 30000, batch = 100;
   const double density = 10e6 / (784.0 * width + 2.0 * width * width + 10.0 * width);

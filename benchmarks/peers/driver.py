@@ -235,6 +235,20 @@ def markdown(cells):
     return "\n".join([lines[0], "|---|" + "---:|" * (len(cells[0]) - 1)] + lines[1:])
 
 
+def renewed(page, about, tables):
+    """A page with the first line and the tables under its headings replaced, and all that is said about them kept."""
+    if not page:
+        return "\n\n".join([about] + [f"### {title}\n\n{table}" for title, table in tables]) + "\n"
+    page = about.split("\n")[0] + page[page.index("\n") :]
+    for title, table in tables:
+        found = re.search(rf"(### {re.escape(title)}\n\n)(\|.*\n)+", page)
+        if found:
+            page = page[: found.end(1)] + table + "\n" + page[found.end() :]
+        else:
+            page += f"\n### {title}\n\n{table}\n"
+    return page
+
+
 def describe(case):
     kind, *rest = case.split(":")
     if kind == "step":
@@ -337,7 +351,7 @@ def main():
         f"{n} {v}" for n, v in versions.items()
     )
     note = "Median microseconds per step, in brackets the number of threads; ratio = best peer / TESLA."
-    pages = [about + "\n\n" + note]
+    tables = []
     print(about, note, sep="\n")
     for title, kinds in SECTIONS.items():
         group = [row for row in rows if row["case"].split(":")[0] in kinds]
@@ -345,7 +359,7 @@ def main():
         if group and libraries:
             cells = table(group, libraries)
             print(f"\n{title}\n{plain(cells)}")
-            pages.append(f"### {title}\n\n{markdown(cells)}")
+            tables.append((title, markdown(cells)))
     judged = [row for row in rows if "met" in row]
     if judged:
         print(f"\n{sum(row['met'] for row in judged)} of {len(judged)} goals met")
@@ -353,7 +367,8 @@ def main():
         result = {"processor": processor(), "versions": versions, "rows": rows, "samples": samples}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     if options.markdown:
-        Path(options.markdown).write_text("\n\n".join(pages) + "\n")
+        path = Path(options.markdown)
+        path.write_text(renewed(path.read_text() if path.exists() else "", about + "\n\n" + note, tables))
     if options.svg:
         Path(options.svg).write_text(chart(rows), encoding="utf-8")
 
