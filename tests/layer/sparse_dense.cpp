@@ -154,3 +154,38 @@ TEST_CASE("sparse dense: save, load and restore go on bit for bit", "[layer][io]
   other.build({784});
   REQUIRE(before == other.layer<SparseDense>("sparse_dense").pattern());
 }
+
+TEST_CASE("sparse dense: a file with any byte changed is read or refused", "[layer][io]") {
+  const TemporaryFolder folder;
+  const std::string path = folder.path("small.safetensors");
+  Sequential model(SparseDense({.units = 5, .density = 0.4, .name = "s"}), Dense({.units = 2}));
+  model.build({6});
+  model.save(path);
+  const std::vector<std::uint8_t> bytes = io::read_file(path);
+  std::size_t refused = 0;
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    for (const std::uint8_t flip : {0x01, 0x80}) {
+      std::vector<std::uint8_t> changed = bytes;
+      changed[i] ^= flip;
+      const std::string other = folder.write("changed.safetensors", changed);
+      try {
+        const sparse::Pattern pattern = Sequential::load(other).layer("s").pattern();
+        for (std::size_t r = 0; r < pattern.rows(); ++r)
+          for (const std::uint32_t c : pattern.row(r)) REQUIRE(c < pattern.columns());
+      } catch (const Error&) {
+        ++refused;
+      }
+      Sequential kept(SparseDense({.units = 5, .density = 0.4, .name = "s"}), Dense({.units = 2}));
+      kept.build({6});
+      const sparse::Pattern before = kept.layer("s").pattern();
+      const Tensor<float> values = kept.parameter("s.weight").value();
+      try {
+        kept.restore(other);
+      } catch (const Error&) {
+        REQUIRE(kept.layer("s").pattern() == before);
+        const Tensor<float> now = kept.parameter("s.weight").value();
+        REQUIRE(std::equal(values.begin(), values.end(), now.begin()));
+      }
+    }
+  REQUIRE(refused > bytes.size() / 4);
+}

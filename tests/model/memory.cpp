@@ -203,6 +203,33 @@ TEST_CASE("a tensor-train allocates nothing once it has a plan for each size of 
   }
 }
 
+TEST_CASE("sparse layers allocate nothing while they are not rewired, and take what the model says", "[memory]") {
+  const auto x = normal_numbers({300, 784}, 1);
+  const auto y = labels_below(10, 300, 2);
+  const std::size_t before = live;
+  Sequential model(tesla::SparseDense({.units = 3000, .density = 0.05, .activation = tesla::relu}),
+                   tesla::SparseDense({.units = 2000, .density = 0.1, .block = {4, 1}, .activation = tesla::relu}),
+                   tesla::SparseDense({.units = 10, .density = 0.5}));
+  model.compile(tesla::optim::Adam(), tesla::loss::SparseCategoricalCrossEntropy());
+  Counter::Counts counts;
+  model.fit(x, y, {.epochs = 4, .batch_size = 100, .callbacks = {Counter{&counts}}, .verbose = 0});
+  CHECK(counts.between_epochs == 0);
+  const double taken = static_cast<double>(live - before), told = static_cast<double>(model.training_bytes(100));
+  CHECK(taken > 0.95 * told);
+  CHECK(taken < 1.05 * told);
+
+  // Weights, gradients, the optimizer's two slots, indices of both orders: 20 bytes and a little.
+  const auto weights = static_cast<double>(model.parameter("sparse_dense.weight").size());
+  const auto bytes = [&](const std::string& name) {
+    std::size_t sum = 0;
+    for (const auto& p : model.network().store().places())
+      if (p.name == name) sum = 4 * p.stride * sizeof(float) + p.form->bytes();
+    return static_cast<double>(sum);
+  };
+  CHECK(bytes("sparse_dense.weight") < 22 * weights);
+  CHECK(bytes("sparse_dense_1.weight") < 18 * static_cast<double>(model.parameter("sparse_dense_1.weight").size()));
+}
+
 TEST_CASE("predict_into allocates nothing from its second call on", "[memory]") {
   for (const std::size_t samples : {1, 10, 256, 300}) {
     INFO(samples << " samples");

@@ -32,6 +32,8 @@ class StoredOrder {
   virtual ~StoredOrder() = default;
   /// Which entries there are; the values are theirs, row by row.
   virtual sparse::Pattern pattern() const = 0;
+  /// What saying so takes.
+  virtual std::size_t bytes() const = 0;
   /// How many places there are.
   virtual std::size_t stored() const = 0;
   /// For each place the number of the value that it holds, or none, where it stays zero.

@@ -37,6 +37,7 @@ struct SparseWeights final : StoredOrder {
             network::sparse::tiling_for(pattern.rows(), pattern.columns(), pattern.density(), block.rows % 4 == 0))),
         live(pattern.live()) {}
 
+  std::size_t bytes() const override { return layout.bytes(); }
   std::size_t stored() const override { return layout.count; }
   std::vector<std::uint32_t> order() const override { return network::sparse::pattern_of(layout).second; }
   sparse::Pattern pattern() const override { return network::sparse::pattern_of(layout).first; }

@@ -20,7 +20,8 @@ std::size_t count_parameters(const Network<T, B>& network) {
 /// Bytes by purpose.
 struct MemoryUse {
   std::size_t parameters, gradients, optimizer, workspace;
-  std::size_t total() const { return parameters + gradients + optimizer + workspace; }
+  std::size_t indices = 0;  // of sparse weights
+  std::size_t total() const { return parameters + gradients + optimizer + workspace + indices; }
 };
 
 template <class T, class B>
@@ -28,8 +29,10 @@ MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& tra
   const std::size_t block = network.store().block_size() * sizeof(T);
   const bool labels = training.loss && training.loss->targets() == loss::Targets::labels;
   const std::size_t target = labels ? 0 : network.output_shape().elements();
+  std::size_t indices = 0;
+  for (const auto& p : network.store().places()) indices += p.form ? p.form->bytes() : 0;
   return {block, block, training.optimizer ? block * training.optimizer->slots() : 0,
-          network.workspace_size(batch_size, true, target) * sizeof(T)};
+          network.workspace_size(batch_size, true, target) * sizeof(T), indices};
 }
 
 /// How the layers that have a choice compute a batch.
@@ -90,7 +93,8 @@ template <class T, class B>
   result +=
       text(count_parameters(network), " parameters; training at batch ", batch_size, " takes ", bytes_text(use.total()),
            ": parameters ", bytes_text(use.parameters), ", gradients ", bytes_text(use.gradients), ", optimizer ",
-           bytes_text(use.optimizer), ", activations and scratch ", bytes_text(use.workspace), "\n");
+           bytes_text(use.optimizer), use.indices != 0 ? ", indices " + bytes_text(use.indices) : "",
+           ", activations and scratch ", bytes_text(use.workspace), "\n");
   return result;
 }
 
