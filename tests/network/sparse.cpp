@@ -244,7 +244,7 @@ TEST_CASE("sparse patterns: what is wrong is said", "[network][sparse][errors]")
   REQUIRE_THROWS_WITH(make({0, 4, 3}, {0, 1, 2}), Contains("ascend"));
   REQUIRE_THROWS_WITH(make({0, 1, 3}, {0, 1, 3}), Contains("row 1 has a weight in column 3, there are 3"));
   REQUIRE_THROWS_WITH(make({0, 1, 3}, {0, 1, 1}), Contains("row 1 has column 1 twice"));
-  REQUIRE_THROWS_WITH(make({0, 1, 3}, {0, 2, 1}), Contains("in row 1 1 follows 2"));
+  REQUIRE_THROWS_WITH(make({0, 1, 3}, {0, 2, 1}), Contains("in row 1, 1 follows 2"));
   for (const double density : {0.0, -0.1, 1.1, std::numeric_limits<double>::quiet_NaN()})
     REQUIRE_THROWS_WITH(Pattern::random(3, 3, {.density = density}), Contains(".density in (0, 1]"));
   REQUIRE_THROWS_AS(Pattern::random(3, 3, {.block = {0, 1}}), UsageError);

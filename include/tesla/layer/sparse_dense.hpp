@@ -206,27 +206,26 @@ struct SparseDense : SparseDenseOptions {
   /// Offers the dead blocks with their gradients, which are made strip by strip and never stored whole.
   template <class T, class B>
   [[gnu::cold]] void offer_growth(Pass<T, B>& pass, Panels<const T> x, Panels<const T> dy) const {
-    const sparse::Pattern live = weights_->pattern();
-    const std::size_t stride = backend::row_stride<T>(live.columns());
-    const std::size_t strip = std::min(round_up(64, block.rows), round_up(live.rows(), block.rows));
+    const sparse::Pattern now = weights_->pattern();
+    const std::size_t stride = backend::row_stride<T>(now.columns());
+    const std::size_t strip = std::min(round_up(64, block.rows), round_up(now.rows(), block.rows));
     backend::Memory<T, B> rows(pass.backend, x.batch > 1 ? x.batch * stride : 0), memory(pass.backend, strip * stride);
     const backend::Matrix<T> x_rows{rows.data(), x.batch, x.features, stride};
     if (x.batch > 1) pass.backend.transpose(x, x_rows);
-    for (std::size_t row = 0; row < live.rows(); row += strip) {
-      const backend::Matrix<T> dw{memory.data(), std::min(strip, live.rows() - row), live.columns(), stride};
+    for (std::size_t row = 0; row < now.rows(); row += strip) {
+      const backend::Matrix<T> dw{memory.data(), std::min(strip, now.rows() - row), now.columns(), stride};
       backend::Product<T> product = weight_product(dw, dy, x, x_rows);
       product.a += row * dy.lanes;
       pass.backend.multiply(product);
       network::OnHost<T, B> host(pass.backend, dw.data, dw.rows * dw.stride, true);
-      network::sparse::offer_dead(weights_->growth, live, block, row,
+      network::sparse::offer_dead(weights_->growth, now, block, row,
                                   backend::Matrix<T>{host.data(), dw.rows, dw.columns, dw.stride});
     }
   }
 
   [[gnu::cold]] void check() const {
     if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
-    if (block.rows == 0 || block.columns == 0)
-      raise<UsageError>("needs a .block of {1, 1} or more, not {", block.rows, ", ", block.columns, "}");
+    sparse::check_block(block);
     if (!(density > 0 && density <= 1)) raise<UsageError>("needs a .density in (0, 1], not ", density);
     if (initializer.kind == init::Initializer::Kind::orthogonal)
       raise<UsageError>("has no orthogonal .initializer: few rows of a sparse matrix can be so");
@@ -239,8 +238,13 @@ struct SparseDense : SparseDenseOptions {
     initializer.check();
     if (initializer.kind == Kind::constant || initializer.kind == Kind::uniform || initializer.kind == Kind::normal)
       return initializer;
-    const double live = static_cast<double>(weights_->live);
-    const double deviation = initializer.deviation(live / static_cast<double>(units), live / static_cast<double>(in));
+    std::vector<bool> rows(units), columns(in);
+    network::sparse::each_weight(weights_->layout,
+                                 [&](std::size_t r, std::size_t c, std::size_t) { rows[r] = columns[c] = true; });
+    const auto fan = [&](const std::vector<bool>& alive) {
+      return static_cast<double>(weights_->live) / static_cast<double>(std::count(alive.begin(), alive.end(), true));
+    };
+    const double deviation = initializer.deviation(fan(rows), fan(columns));
     return initializer.is_uniform() ? init::uniform(deviation * std::sqrt(3.0)) : init::normal(deviation);
   }
 

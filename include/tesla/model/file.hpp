@@ -83,14 +83,19 @@ struct ModelFile {
     return result;
   }
   /// The pattern of sparse weights.
-  sparse::Pattern pattern(const std::string& weight, std::size_t columns) const {
+  sparse::Pattern pattern(const std::string& weight, std::size_t columns, const layer::SparseDense& layer) const {
     const Tensor<std::int64_t> pointers = tensors.template tensor<std::int64_t>(weight + ".pointers");
     const Tensor<std::int32_t> indices = tensors.template tensor<std::int32_t>(weight + ".indices");
     try {
       if (pointers.shape().rank() != 1 || pointers.size() == 0 || indices.shape().rank() != 1)
         raise<ShapeError>("pointers and indices have one extent, and pointers are not empty");
-      return {pointers.size() - 1, columns, std::vector<std::uint64_t>(pointers.begin(), pointers.end()),
-              std::vector<std::uint32_t>(indices.begin(), indices.end())};
+      sparse::Pattern result{pointers.size() - 1, columns, std::vector<std::uint64_t>(pointers.begin(), pointers.end()),
+                             std::vector<std::uint32_t>(indices.begin(), indices.end())};
+      if (result.rows() != layer.units)
+        raise<ShapeError>("has ", result.rows(), " rows, but the layer has ", layer.units, " units");
+      if (!result.in_blocks(layer.block))
+        raise<ShapeError>("does not come in the layer's blocks of ", layer.block.rows, " x ", layer.block.columns);
+      return result;
     } catch (const Error& e) {
       raise<FormatError>('"', path, "\": tensor \"", weight, "\": ", e.what());
     }
@@ -159,7 +164,7 @@ template <class T, class B>
     L made = read_options<L>(options);
     made.name = layer.template get<std::string>("name");
     if constexpr (requires { made.live; })
-      made.live = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"));
+      made.live = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"), made);
     network.add(std::move(made));
   };
   consider(std::type_identity<layer::Input>());
@@ -293,7 +298,7 @@ template <class T, class B>
       auto* const layer = network.template layer_at<layer::SparseDense>(i);
       if (layer == nullptr || layers[i].template get<std::string>("kind") != layer::SparseDense::kind) continue;
       sparse::Pattern pattern =
-          file.pattern(network.entries()[i].name + ".weight", layers[i].template get<std::size_t>("inputs"));
+          file.pattern(network.entries()[i].name + ".weight", layers[i].template get<std::size_t>("inputs"), *layer);
       if (network.built() && layer->pattern() == pattern) continue;
       layer->live = std::move(pattern);
       changed.push_back(layer);

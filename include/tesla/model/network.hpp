@@ -1,6 +1,7 @@
 // A chain of layers with its parameters: built from shapes, run forward and backward.
 #pragma once
 
+#include <tesla/layer/products.hpp>
 #include <tesla/model/node.hpp>
 #include <tesla/model/parameters.hpp>
 #include <tesla/model/workspace.hpp>

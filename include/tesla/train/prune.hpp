@@ -32,8 +32,7 @@ template <class Model>
   using network::sparse::Scored;
   if (!(options.density > 0 && options.density <= 1))
     raise<UsageError>("prune: .density has to lie in (0, 1], not ", options.density);
-  if (options.block.rows == 0 || options.block.columns == 0)
-    raise<UsageError>("prune: .block has to be {1, 1} or more");
+  check_block(options.block);
   auto& net = model.network();
   if (!net.built()) raise<UsageError>("prune: the model has no weights yet; fit it, or build it, first");
 
@@ -62,7 +61,8 @@ template <class Model>
     place.blocks = network::sparse::live_blocks(place.all, options.block, w);
     places.push_back(std::move(place));
   }
-  if (places.empty()) raise<UsageError>("prune: the model has no Dense layers");
+  if (places.empty())
+    raise<UsageError>("prune: the model has no Dense layers; SparseDense ones are pruned by GradualPruning");
 
   // What counts is the rank of a block among all, or among those of its layer.
   double threshold = 0;

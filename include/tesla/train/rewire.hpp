@@ -112,7 +112,11 @@ struct RigL : RigLOptions, detail::Rewirer {
   template <class Model>
   void on_fit_begin(train::Moment<Model>& m) {
     detail::sparse_layers(m.model.network(), "RigL");
-    end_ = until != 0 ? until : m.model.training().step + m.epochs * m.batches * 3 / 4;
+    const std::size_t step = m.model.training().step;
+    end_ = until != 0 ? until : step + m.epochs * m.batches * 3 / 4;
+    if (until == 0 && (step / every + 1) * every >= end_)
+      raise<UsageError>("RigL: rewires nothing in this fit, of which three quarters end with step ", end_,
+                        ", with .every ", every, "; choose a smaller one, or give .until");
     look(m);
   }
 
@@ -215,7 +219,11 @@ struct GradualPruning : GradualPruningOptions, detail::Rewirer {
   template <class Model>
   void on_fit_begin(train::Moment<Model>& m) {
     detail::sparse_layers(m.model.network(), "GradualPruning");
-    end_ = until != 0 ? until : std::max(begin + 1, m.model.training().step + m.epochs * m.batches * 3 / 4);
+    end_ = until != 0 ? until : m.model.training().step + m.epochs * m.batches * 3 / 4;
+    if (until == 0 && begin + every >= end_)
+      raise<UsageError>("GradualPruning: this fit, of which three quarters end with step ", end_,
+                        ", is too short for .begin ", begin, " and .every ", every,
+                        "; choose smaller ones, or give .until");
   }
 
   template <class Model>

@@ -46,14 +46,12 @@ namespace tesla::inline TESLA_TARGET::sparse {
   const std::size_t across = std::min(std::max<std::size_t>(columns, 1), p.columns());
   // A character is about twice as high as it is wide.
   const std::size_t down = std::max<std::size_t>(1, std::min(p.rows(), across * p.rows() / p.columns() / 2));
-  std::vector<std::size_t> live(across * down), all(across * down);
-  const auto cell = [&](std::size_t r, std::size_t c) {
-    return r * down / p.rows() * across + c * across / p.columns();
-  };
-  for (std::size_t r = 0; r < p.rows(); ++r) {
-    for (std::size_t c = 0; c < p.columns(); ++c) ++all[cell(r, c)];
-    for (const std::uint32_t c : p.row(r)) ++live[cell(r, c)];
-  }
+  std::vector<std::size_t> live(across * down), all(across * down), high(down), wide(across);
+  for (std::size_t r = 0; r < p.rows(); ++r) ++high[r * down / p.rows()];
+  for (std::size_t c = 0; c < p.columns(); ++c) ++wide[c * across / p.columns()];
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = high[i / across] * wide[i % across];
+  for (std::size_t r = 0; r < p.rows(); ++r)
+    for (const std::uint32_t c : p.row(r)) ++live[r * down / p.rows() * across + c * across / p.columns()];
   double densest = 0;
   for (std::size_t i = 0; i < all.size(); ++i)
     densest = std::max(densest, static_cast<double>(live[i]) / static_cast<double>(all[i]));

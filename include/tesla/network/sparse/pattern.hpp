@@ -25,6 +25,13 @@ struct Block {
   bool operator==(const Block&) const = default;
 };
 
+inline void check_block(const Block& block) {
+  constexpr std::size_t most = 64;
+  if (block.rows == 0 || block.columns == 0 || block.rows > most || block.columns > most)
+    raise<UsageError>("needs a .block of {1, 1} to {", most, ", ", most, "}, not {", block.rows, ", ", block.columns,
+                      "}");
+}
+
 struct RandomPatternOptions {
   double density = 0.1;
   Block block = {};
@@ -111,7 +118,7 @@ inline void Pattern::check() const {
       if (k > pointers_[r] && indices_[k] == indices_[k - 1])
         raise<DataError>(where(), "row ", r, " has column ", indices_[k], " twice");
       if (k > pointers_[r] && indices_[k] < indices_[k - 1])
-        raise<DataError>(where(), "the columns of a row have to ascend; in row ", r, " ", indices_[k], " follows ",
+        raise<DataError>(where(), "the columns of a row have to ascend; in row ", r, ", ", indices_[k], " follows ",
                          indices_[k - 1]);
     }
 }
@@ -119,9 +126,7 @@ inline void Pattern::check() const {
 inline Pattern Pattern::random(std::size_t rows, std::size_t columns, const RandomPatternOptions& options) {
   const auto [density, block, seed] = options;
   if (!(density > 0 && density <= 1)) raise<UsageError>("a sparse pattern needs a .density in (0, 1], not ", density);
-  if (block.rows == 0 || block.columns == 0)
-    raise<UsageError>("a sparse pattern needs a .block of at least {1, 1}, not {", block.rows, ", ", block.columns,
-                      "}");
+  check_block(block);
   if (rows == 0 || columns == 0)
     raise<ShapeError>("a sparse pattern needs rows and columns, not ", rows, " x ", columns);
   if (std::max(rows, columns) > std::numeric_limits<std::uint32_t>::max())
@@ -160,6 +165,7 @@ inline Pattern Pattern::random(std::size_t rows, std::size_t columns, const Rand
 
 inline Pattern Pattern::n_of_m(std::size_t rows, std::size_t columns, std::size_t n, std::size_t m,
                                std::uint64_t seed) {
+  if (m == 0) raise<UsageError>("n_of_m: needs 1 or more neighbours, not 0");
   if (n == 0 || n > m) raise<UsageError>("n_of_m: 1 to ", m, " of ", m, " weights can be live, not ", n);
   std::vector<std::uint64_t> pointers{0};
   std::vector<std::uint32_t> indices;
@@ -183,14 +189,18 @@ inline Pattern Pattern::from_mask(const ArrayView& mask) {
   std::vector<std::uint64_t> pointers{0};
   std::vector<std::uint32_t> indices;
   for (std::size_t r = 0; r < mask.shape()[0]; ++r) {
-    for (std::size_t c = 0; c < mask.shape()[1]; ++c)
-      if (mask.value(r, c) != 0) indices.push_back(static_cast<std::uint32_t>(c));
+    for (std::size_t c = 0; c < mask.shape()[1]; ++c) {
+      const double value = mask.value(r, c);
+      if (std::isnan(value)) raise<DataError>("from_mask: entry (", r, ", ", c, ") is NaN");
+      if (value != 0) indices.push_back(static_cast<std::uint32_t>(c));
+    }
     pointers.push_back(indices.size());
   }
   return {mask.shape()[0], mask.shape()[1], std::move(pointers), std::move(indices)};
 }
 
 inline bool Pattern::in_blocks(const Block& block) const {
+  check_block(block);
   for (std::size_t r = 0; r < rows_; ++r) {
     const auto live = row(r);
     const std::size_t first = r / block.rows * block.rows;

@@ -92,13 +92,16 @@ template <class T, class B>
 [[gnu::cold]] inline std::string plan_text(const Plan& p, const MemoryNeed&) {
   char line[256];
   std::snprintf(line, sizeof line, "%zu of %zu weights live (%.3g %%)%s; ", p.live, p.rows * p.columns,
-                100 * p.density(), p.block > 1 ? ", in blocks of 4 x 1" : "");
+                100 * p.density(), p.block > 1 ? ", computed in blocks of 4 x 1" : "");
   std::string result = line;
   if (p.sparse_cycles == 1 && p.dense_cycles == 0)
     return result + "computed dense, since this backend has no kernels for sparse weights\n";
   std::snprintf(line, sizeof line, "%s at batch %zu: computed %s, about %.2g times as fast as a Dense layer\n",
                 p.training ? "training" : "predictions", p.batch, p.dense() ? "dense" : "sparse", p.times_dense());
-  return result + line;
+  result += line;
+  if (!p.dense() && p.times_dense() < 1)
+    result += "  (to train dense, all weights would have to be moved in every step)\n";
+  return result;
 }
 
 }  // namespace tesla::inline TESLA_TARGET::network::sparse
