@@ -301,6 +301,6 @@ TEST_CASE("rewiring: what is wrong is said", "[train][sparse][errors]") {
   // All weights live: there is nothing to grow, and nothing is dropped.
   Sequential full(SparseDense({.units = 10, .density = 1, .name = "s"}));
   full.compile(optim::SGD(), loss::SparseCategoricalCrossEntropy());
-  full.fit(digits.train, {.epochs = 2, .callbacks = {sparse::RigL({.every = 1}), sparse::SET({})}, .verbose = 0});
+  full.fit(digits.train, {.epochs = 2, .callbacks = {sparse::RigL({.every = 1}), sparse::SET()}, .verbose = 0});
   REQUIRE(full.layer("s").pattern().live() == 7840);
 }

@@ -235,11 +235,12 @@ template <class T, class B>
       raise<DataError>("save: ", p.name, " holds a NaN or an infinity, with which no model could be loaded; ", '"',
                        path, "\" is as it was");
   std::vector<io::TensorInfo> tensors;
+  std::vector<sparse::Pattern> patterns;  // of each parameter, empty where there is none
   const std::size_t slots = training.optimizer ? store.slots() : 0;
   for (const auto& p : store.places()) {
     tensors.push_back({p.name, io::dtype_of<T>(), p.shape});
+    const sparse::Pattern& pattern = patterns.emplace_back(p.form ? p.form->pattern() : sparse::Pattern());
     if (p.form) {
-      const sparse::Pattern pattern = p.form->pattern();
       tensors.push_back({p.name + ".pointers", io::dtype_of<std::int64_t>(), {pattern.pointers().size()}});
       tensors.push_back({p.name + ".indices", io::dtype_of<std::int32_t>(), {pattern.indices().size()}});
     }
@@ -248,10 +249,11 @@ template <class T, class B>
   }
   const io::Json metadata = io::Json::object({{"tesla", detail::description(network, training).write()}});
   io::SafeTensorsWriter writer(path, tensors, metadata);
-  for (const auto& p : store.places()) {
+  for (std::size_t i = 0; i < patterns.size(); ++i) {
+    const ParameterPlace& p = store.places()[i];
     writer.write(io::bytes_of(store.read(store.values(), p)));
     if (p.form) {
-      const sparse::Pattern pattern = p.form->pattern();
+      const sparse::Pattern& pattern = patterns[i];
       Tensor<std::int64_t> pointers({pattern.pointers().size()});
       std::copy(pattern.pointers().begin(), pattern.pointers().end(), pointers.begin());
       Tensor<std::int32_t> indices({pattern.indices().size()});

@@ -258,9 +258,8 @@ class Network {
       for (std::size_t k = 0; k < moved.size(); ++k)
         if (moved[k] != none) all[s][k] = old[moved[k]];
     }
-    store_.reform(parameter, std::move(form));
+    store_.reform(parameter, std::move(form), from.size());
     for (std::size_t s = 0; s < all.size(); ++s) backend_->write(block(s) + place.offset, all[s].data(), moved.size());
-    store_.touch();
     slots_[parameter].value = store_.matrix(store_.values(), place);
     slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
   }

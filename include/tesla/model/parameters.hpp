@@ -82,12 +82,13 @@ class ParameterStore {
     return std::all_of(all.begin(), all.end(), [](T value) { return is_finite(value); });
   }
 
-  /// Gives a parameter other entries of its matrix, as many or fewer; all blocks are zero there then.
-  [[gnu::cold]] void reform(std::size_t index, std::shared_ptr<const layer::StoredOrder> form) {
+  /// Gives a parameter other entries of its matrix, `live` of them, as many as before or fewer; all blocks are zero
+  /// there then.
+  [[gnu::cold]] void reform(std::size_t index, std::shared_ptr<const layer::StoredOrder> form, std::size_t live) {
     ParameterPlace& p = places_[index];
     const std::size_t stored = form->stored();
     if (stored > p.stride) raise<ShapeError>(p.name, " has room for ", p.stride, " values, not for ", stored);
-    p.shape = {form->pattern().live()}, p.columns = stored, p.form = std::move(form);
+    p.shape = {live}, p.columns = stored, p.form = std::move(form);
     backend_->fill(values() + p.offset, p.stride, T(0));
     backend_->fill(gradients() + p.offset, p.stride, T(0));
     for (T* slot : slot_pointers_) backend_->fill(slot + p.offset, p.stride, T(0));

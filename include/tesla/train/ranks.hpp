@@ -198,8 +198,7 @@ struct RaiseRanks : RaiseRanksOptions {
       const network::TensorTrainShape shape = now.layer().shape();
       Shape more = shape.ranks;
       for (std::size_t k = 0; k < more.rank(); ++k)
-        more = more.with(
-            k, std::max(more[k], std::min(at_most, more[k] > at_most ? at_most : more[k] + std::min(by, at_most))));
+        if (more[k] < at_most) more = more.with(k, more[k] + std::min(by, at_most - more[k]));
       const network::TensorTrainShape wide = network::clipped_shape(shape.in, shape.out, more);
       if (wide.ranks == shape.ranks) continue;
       now.put(wide.ranks, [&](const auto& cores, network::Balance::Kind kind) {

@@ -69,27 +69,50 @@ class Rewire {
   std::vector<network::sparse::Scored> blocks_;
 };
 
-/// The sparse layers of a model, by their places; there has to be one.
-template <class Network>
-[[gnu::cold]] std::vector<std::size_t> sparse_layers(Network& network, const char* who) {
-  std::vector<std::size_t> found;
+/// Calls f(place, layer) for each sparse layer of a model; there has to be one.
+template <class Network, class F>
+[[gnu::cold]] void each_sparse_layer(Network& network, const char* who, const F& f) {
+  bool found = false;
   for (std::size_t i = 0; i < network.entries().size(); ++i)
-    if (network.template layer_at<layer::SparseDense>(i) != nullptr) found.push_back(i);
-  if (found.empty())
-    raise<UsageError>(who, ": the model has no SparseDense layers; sparse::prune makes them from Dense ones");
-  return found;
+    if (auto* const layer = network.template layer_at<layer::SparseDense>(i)) found = true, f(i, *layer);
+  if (!found) raise<UsageError>(who, ": the model has no SparseDense layers; sparse::prune makes them from Dense ones");
 }
 
-inline void check_fraction(const char* who, const char* option, double value) {
-  if (!(value > 0 && value < 1)) raise<UsageError>(who, ": .", option, " has to lie in (0, 1), not ", value);
-}
-
-/// The parts that all three share.
-struct Rewirer {
+/// What all three share.
+class Rewirer {
+ public:
   /// What was done so far, of this object and its copies: a callback that fit() was given is a copy.
   const RewiringHistory& history() const { return *history_; }
 
  protected:
+  Rewirer(const char* who, std::size_t every, const char* option, double fraction) : who_(who) {
+    if (every == 0) raise<UsageError>(who, ": .every has to be 1 or more");
+    if (!(fraction > 0 && fraction < 1)) raise<UsageError>(who, ": .", option, " has to lie in (0, 1), not ", fraction);
+  }
+
+  template <class Model, class F>
+  void each_layer(train::Moment<Model>& m, const F& f) const {
+    each_sparse_layer(m.model.network(), who_, f);
+  }
+  template <class Model>
+  void need_layers(train::Moment<Model>& m) const {
+    each_layer(m, [](std::size_t, const auto&) {});
+  }
+
+  /// The step with which a schedule ends that may be given, by default after three quarters of a fit; something has to
+  /// come before that.
+  template <class Model>
+  std::size_t end_of(train::Moment<Model>& m, std::size_t until, std::size_t first_due, std::size_t every) const {
+    if (until != 0) return until;
+    const std::size_t end = m.model.training().step + m.epochs * m.batches * 3 / 4;
+    if (first_due >= end)
+      raise<UsageError>(who_, ": changes nothing in this fit, of which three quarters end with step ", end,
+                        ", while the first change is due at step ", first_due, " with .every ", every,
+                        "; choose a smaller one, or give .until");
+    return end;
+  }
+
+  const char* who_;
   std::shared_ptr<RewiringHistory> history_ = std::make_shared<RewiringHistory>();
 };
 
@@ -104,19 +127,13 @@ struct RigLOptions {
 
 /// Drops the blocks of least magnitude and grows those, dead until then, whose gradients are largest.
 struct RigL : RigLOptions, detail::Rewirer {
-  RigL(RigLOptions options) : RigLOptions(options) {
-    if (every == 0) raise<UsageError>("RigL: .every has to be 1 or more");
-    detail::check_fraction("RigL", "drop_fraction", drop_fraction);
-  }
+  RigL(RigLOptions options = {})
+      : RigLOptions(options), Rewirer("RigL", options.every, "drop_fraction", options.drop_fraction) {}
 
   template <class Model>
   void on_fit_begin(train::Moment<Model>& m) {
-    detail::sparse_layers(m.model.network(), "RigL");
-    const std::size_t step = m.model.training().step;
-    end_ = until != 0 ? until : step + m.epochs * m.batches * 3 / 4;
-    if (until == 0 && (step / every + 1) * every >= end_)
-      raise<UsageError>("RigL: rewires nothing in this fit, of which three quarters end with step ", end_,
-                        ", with .every ", every, "; choose a smaller one, or give .until");
+    need_layers(m);
+    end_ = end_of(m, until, (m.model.training().step / every + 1) * every, every);
     look(m);
   }
 
@@ -124,21 +141,18 @@ struct RigL : RigLOptions, detail::Rewirer {
   void on_batch_end(train::Moment<Model>& m) {
     const std::size_t step = m.model.training().step;
     if (due(step)) {
-      auto& net = m.model.network();
-      for (const std::size_t place : detail::sparse_layers(net, "RigL")) {
-        const std::vector<std::uint64_t> grown = net.template layer_at<layer::SparseDense>(place)->grown();
-        if (grown.empty()) continue;  // no dead block is left, or too few are live
-        detail::Rewire(net, place).apply(grown.size(), grown, step, *history_, verbose);
-      }
+      each_layer(m, [&](std::size_t place, layer::SparseDense& layer) {
+        const std::vector<std::uint64_t> grown = layer.grown();
+        if (grown.empty()) return;  // no dead block is left, or too few are live
+        detail::Rewire(m.model.network(), place).apply(grown.size(), grown, step, *history_, verbose);
+      });
     }
     look(m);
   }
 
   template <class Model>
   void on_fit_end(train::Moment<Model>& m) {
-    auto& net = m.model.network();
-    for (const std::size_t place : detail::sparse_layers(net, "RigL"))
-      net.template layer_at<layer::SparseDense>(place)->look_for_growth(0);
+    each_layer(m, [](std::size_t, layer::SparseDense& layer) { layer.look_for_growth(0); });
   }
 
  private:
@@ -151,11 +165,9 @@ struct RigL : RigLOptions, detail::Rewirer {
     if (!due(next)) return;
     const double share =
         drop_fraction / 2 * (1 + std::cos(3.141592653589793 * static_cast<double>(next) / static_cast<double>(end_)));
-    auto& net = m.model.network();
-    for (const std::size_t place : detail::sparse_layers(net, "RigL")) {
-      auto& layer = *net.template layer_at<layer::SparseDense>(place);
+    each_layer(m, [&](std::size_t, layer::SparseDense& layer) {
       layer.look_for_growth(static_cast<std::size_t>(share * static_cast<double>(layer.live_blocks())));
-    }
+    });
   }
 
   std::size_t end_ = 0;
@@ -171,28 +183,24 @@ struct SETOptions {
 
 /// Drops the blocks of least magnitude at the end of epochs and grows as many, dead until then, drawn at random.
 struct SET : SETOptions, detail::Rewirer {
-  SET(SETOptions options) : SETOptions(options) {
-    if (every == 0) raise<UsageError>("SET: .every has to be 1 or more");
-    detail::check_fraction("SET", "fraction", fraction);
-  }
+  SET(SETOptions options = {}) : SETOptions(options), Rewirer("SET", options.every, "fraction", options.fraction) {}
 
   template <class Model>
   void on_fit_begin(train::Moment<Model>& m) {
-    detail::sparse_layers(m.model.network(), "SET");
+    need_layers(m);
   }
 
   template <class Model>
   void on_epoch_end(train::Moment<Model>& m) {
     const std::size_t epoch = m.model.training().epochs;
     if (epoch % every != 0 || (until != 0 && epoch > until)) return;
-    auto& net = m.model.network();
-    for (const std::size_t place : detail::sparse_layers(net, "SET")) {
-      detail::Rewire rewire(net, place);
+    each_layer(m, [&](std::size_t place, const auto&) {
+      detail::Rewire rewire(m.model.network(), place);
       const auto count = static_cast<std::size_t>(fraction * static_cast<double>(rewire.live().size()));
       const std::vector<std::uint64_t> grown =
           network::sparse::draw_dead(rewire.live(), rewire.all(), count, random::Stream(seed, epoch << 16 | place));
       if (!grown.empty()) rewire.apply(grown.size(), grown, m.model.training().step, *history_, verbose);
-    }
+    });
   }
 };
 
@@ -207,9 +215,8 @@ struct GradualPruningOptions {
 /// Drops the blocks of least magnitude, many at first and few in the end. Layers that have fewer already are left
 /// alone; begin with `SparseDense({.density = 1})`, which is computed dense until that is no longer the faster way.
 struct GradualPruning : GradualPruningOptions, detail::Rewirer {
-  GradualPruning(GradualPruningOptions options) : GradualPruningOptions(options) {
-    if (every == 0) raise<UsageError>("GradualPruning: .every has to be 1 or more");
-    detail::check_fraction("GradualPruning", "density", density);
+  GradualPruning(GradualPruningOptions options = {})
+      : GradualPruningOptions(options), Rewirer("GradualPruning", options.every, "density", options.density) {
     if (!(initial_density > density && initial_density <= 1))
       raise<UsageError>("GradualPruning: .initial_density has to lie above .density and up to 1, not ",
                         initial_density);
@@ -218,12 +225,8 @@ struct GradualPruning : GradualPruningOptions, detail::Rewirer {
 
   template <class Model>
   void on_fit_begin(train::Moment<Model>& m) {
-    detail::sparse_layers(m.model.network(), "GradualPruning");
-    end_ = until != 0 ? until : m.model.training().step + m.epochs * m.batches * 3 / 4;
-    if (until == 0 && begin + every >= end_)
-      raise<UsageError>("GradualPruning: this fit, of which three quarters end with step ", end_,
-                        ", is too short for .begin ", begin, " and .every ", every,
-                        "; choose smaller ones, or give .until");
+    need_layers(m);
+    end_ = end_of(m, until, begin + every, every);
   }
 
   template <class Model>
@@ -232,13 +235,12 @@ struct GradualPruning : GradualPruningOptions, detail::Rewirer {
     if (step < begin || step > end_ || ((step - begin) % every != 0 && step != end_)) return;
     const double left = 1 - static_cast<double>(step - begin) / static_cast<double>(end_ - begin);
     const double wanted = density + (initial_density - density) * left * left * left;
-    auto& net = m.model.network();
-    for (const std::size_t place : detail::sparse_layers(net, "GradualPruning")) {
-      detail::Rewire rewire(net, place);
+    each_layer(m, [&](std::size_t place, const auto&) {
+      detail::Rewire rewire(m.model.network(), place);
       const auto kept =
           static_cast<std::size_t>(std::max(1.0, std::nearbyint(wanted * static_cast<double>(rewire.all()))));
       if (rewire.live().size() > kept) rewire.apply(rewire.live().size() - kept, {}, step, *history_, verbose);
-    }
+    });
   }
 
  private:

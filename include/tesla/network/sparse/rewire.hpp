@@ -7,7 +7,7 @@
 #include <tesla/backend/product.hpp>
 #include <tesla/network/sparse/pattern.hpp>
 
-#include <functional>
+#include <span>
 #include <utility>
 
 namespace tesla::inline TESLA_TARGET::network::sparse {
@@ -55,15 +55,21 @@ template <class Values>
   return result;
 }
 
+/// The numbers of some blocks, ascending.
+[[gnu::cold]] inline std::vector<std::uint64_t> numbers_of(std::span<const Scored> blocks) {
+  std::vector<std::uint64_t> result;
+  for (const Scored& b : blocks) result.push_back(b.block);
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
 /// The `count` weakest of some blocks, in ascending order.
 [[gnu::cold]] inline std::vector<std::uint64_t> weakest(std::vector<Scored> blocks, std::size_t count) {
   count = std::min(count, blocks.size());
-  const auto cut = blocks.end() - static_cast<std::ptrdiff_t>(count);
-  if (count != 0 && count != blocks.size()) std::nth_element(blocks.begin(), cut, blocks.end());
-  std::vector<std::uint64_t> result;
-  for (auto b = cut; b != blocks.end(); ++b) result.push_back(b->block);
-  std::sort(result.begin(), result.end());
-  return result;
+  const std::size_t kept = blocks.size() - count;
+  if (count != 0 && kept != 0)
+    std::nth_element(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(kept), blocks.end());
+  return numbers_of(std::span(blocks).subspan(kept));
 }
 
 /// Keeps the best of any number of blocks that are offered one by one, in little more memory than they take.
@@ -83,11 +89,7 @@ class Best {
   /// In ascending order of the blocks' numbers.
   [[gnu::cold]] std::vector<std::uint64_t> take() {
     cut();
-    std::vector<std::uint64_t> result;
-    for (const Scored& s : kept_) result.push_back(s.block);
-    std::sort(result.begin(), result.end());
-    kept_.clear();
-    return result;
+    return numbers_of(std::exchange(kept_, {}));
   }
 
  private:
