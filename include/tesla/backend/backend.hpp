@@ -10,6 +10,8 @@
 //   layout     lanes: samples in a panel; gather: samples of any array to panels; scatter: panels to rows;
 //              transpose: panels to one row a sample
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
+//   images     convolve, with bias and an elementwise function; convolve_input, convolve_filters: its gradients;
+//              convolution_memory: what they need, prepare_filters: what forward keeps of the filters
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
@@ -21,6 +23,7 @@
 // Sums run in an order that depends on shapes alone. Calls may return before the work is done; read() waits for it.
 #pragma once
 
+#include <tesla/backend/convolution.hpp>
 #include <tesla/backend/functions.hpp>
 #include <tesla/backend/product.hpp>
 #include <tesla/tensor/panels.hpp>
@@ -88,7 +91,7 @@ template <class B, class T = float>
 concept Backend = std::movable<B> &&
     requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
              Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
-             const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnyUpdate update,
+             const Convolution& convolution, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
   { B::host_memory } -> std::convertible_to<bool>;
@@ -102,6 +105,11 @@ concept Backend = std::movable<B> &&
   b.scatter(in, p);                                          // to row-major memory of the host
   b.transpose(in, matrix);
   b.multiply(product, f);
+  { B::template convolution_memory<T>(convolution, n, true) } -> std::same_as<MemoryNeed>;  // n: the batch
+  b.prepare_filters(convolution, matrix, n, p);              // p: what convolve keeps, good for these filters
+  b.convolve(convolution, matrix, q, in, panels, q, f);      // filters, kept, x, y, bias or null
+  b.convolve_input(convolution, matrix, in, panels, p);      // filters, dy, dx, scratch
+  b.convolve_filters(convolution, in, in, matrix, p);        // dy, x, their gradient, scratch
   b.map(f, panels, in, values);
   b.map_sum(f, panels, vector, in, in);                      // vector = sums of the result over the batch
   b.reduce(f, vector, in, values);                           // the sums alone

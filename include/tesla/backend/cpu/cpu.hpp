@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/cpu/convolution.hpp>
 #include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
 #include <tesla/backend/cpu/layout.hpp>
@@ -90,6 +91,30 @@ class Cpu {
     cpu::Epilogue<T> epilogue;
     if constexpr (!std::is_same_v<F, math::Identity>) epilogue.map = &cpu::map_kernel<T, F, 1>, epilogue.context = &f;
     cpu::multiply(p, epilogue);
+  }
+
+  template <class T>
+  static MemoryNeed convolution_memory(const Convolution& c, std::size_t batch, bool training) {
+    return cpu::Convolve<T>(c).memory(batch, training);
+  }
+  template <class T>
+  void prepare_filters(const Convolution& c, Matrix<T> filters, std::size_t batch, T* kept) {
+    cpu::Convolve<T>(c).prepare(filters, batch, kept);
+  }
+  template <class T, class F = math::Identity>
+  void convolve(const Convolution& c, Matrix<T> filters, const T* kept, Panels<const T> x, Panels<T> y, const T* bias,
+                const F& f = {}) {
+    cpu::Epilogue<T> epilogue;
+    if constexpr (!std::is_same_v<F, math::Identity>) epilogue.map = &cpu::map_kernel<T, F, 1>, epilogue.context = &f;
+    cpu::Convolve<T>(c).forward(filters, kept, x, y, bias, epilogue);
+  }
+  template <class T>
+  void convolve_input(const Convolution& c, Matrix<T> filters, Panels<const T> dy, Panels<T> dx, T* scratch) {
+    cpu::Convolve<T>(c).input(filters, dy, dx, scratch);
+  }
+  template <class T>
+  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T* scratch) {
+    cpu::Convolve<T>(c).filters(dy, x, gradient, scratch);
   }
 
   template <class F, class T, class... In>

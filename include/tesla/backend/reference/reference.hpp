@@ -82,6 +82,41 @@ class Reference {
       }
   }
 
+  template <class T>
+  static MemoryNeed convolution_memory(const Convolution&, std::size_t, bool) {
+    return {};
+  }
+  template <class T>
+  void prepare_filters(const Convolution&, Matrix<T>, std::size_t, T*) {}
+  template <class T, class F = math::Identity>
+  void convolve(const Convolution& c, Matrix<T> filters, const T*, Panels<const T> x, Panels<T> y, const T* bias,
+                const F& f = {}) {
+    for (std::size_t s = 0; s < y.batch; ++s) {
+      for (std::size_t i = 0; i < y.features; ++i) y.at(s, i) = bias != nullptr ? bias[i % c.filters] : T(0);
+      each_weight(c, [&](std::size_t out, std::size_t in, std::size_t filter, std::size_t k) {
+        y.at(s, out) += filters.row(filter)[k] * x.at(s, in);
+      });
+      for (std::size_t i = 0; i < y.features; ++i) y.at(s, i) = f(y.at(s, i));
+    }
+  }
+  template <class T>
+  void convolve_input(const Convolution& c, Matrix<T> filters, Panels<const T> dy, Panels<T> dx, T*) {
+    for (std::size_t s = 0; s < dx.batch; ++s) {
+      for (std::size_t i = 0; i < dx.features; ++i) dx.at(s, i) = T(0);
+      each_weight(c, [&](std::size_t out, std::size_t in, std::size_t filter, std::size_t k) {
+        dx.at(s, in) += filters.row(filter)[k] * dy.at(s, out);
+      });
+    }
+  }
+  template <class T>
+  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T*) {
+    for (std::size_t f = 0; f < gradient.rows; ++f) std::fill_n(gradient.row(f), gradient.columns, T(0));
+    for (std::size_t s = 0; s < x.batch; ++s)
+      each_weight(c, [&](std::size_t out, std::size_t in, std::size_t filter, std::size_t k) {
+        gradient.row(filter)[k] += dy.at(s, out) * x.at(s, in);
+      });
+  }
+
   template <class F, class T, class... In>
   void map(const F& f, Panels<T> out, const In&... in) {
     for (std::size_t s = 0; s < out.batch; ++s)
@@ -190,6 +225,30 @@ class Reference {
   }
 
  private:
+  /// Calls f(feature of the output, feature of the input, filter, number of the weight) for all that meet.
+  template <class F>
+  static void each_weight(const Convolution& c, const F& f) {
+    const auto input = [](const ConvolutionAxis& a, std::size_t o, std::size_t tap, std::size_t& at) {
+      at = o * a.stride + tap * a.dilation;
+      if (at < a.before || at - a.before >= a.in) return false;
+      at -= a.before;
+      return true;
+    };
+    const std::size_t channels = c.group_channels();
+    for (std::size_t y = 0; y < c.rows.out; ++y)
+      for (std::size_t x = 0; x < c.columns.out; ++x)
+        for (std::size_t filter = 0; filter < c.filters; ++filter)
+          for (std::size_t ky = 0; ky < c.rows.kernel; ++ky)
+            for (std::size_t kx = 0; kx < c.columns.kernel; ++kx)
+              for (std::size_t channel = 0; channel < channels; ++channel) {
+                std::size_t row, column;
+                if (!input(c.rows, y, ky, row) || !input(c.columns, x, kx, column)) continue;
+                const std::size_t from = filter / c.group_filters() * channels + channel;
+                f((y * c.columns.out + x) * c.filters + filter, (row * c.columns.in + column) * c.channels + from,
+                  filter, (ky * c.columns.kernel + kx) * channels + channel);
+              }
+  }
+
   template <class T>
   static auto value(Panels<T> p, std::size_t sample, std::size_t feature) {
     return static_cast<std::remove_const_t<T>>(p.at(sample, feature));

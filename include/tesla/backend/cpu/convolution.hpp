@@ -1,0 +1,613 @@
+// Convolutions: every output pixel is a small product of the filters with what they read of the image, by the tiles
+// that all products share. Nothing is copied to make a matrix of the image; taps beyond its border are left out.
+//
+// Samples are lanes in the outputs and in the gradients of the inputs. The gradient of the filters sums over samples,
+// so its lanes are channels: the image is transposed, some rows at a time. Few channels fill no vector: then each
+// weight has a vector of its own, which is summed in the end. A single sample has filters, or channels, as lanes.
+#pragma once
+
+#include <tesla/backend/convolution.hpp>
+#include <tesla/backend/cpu/layout.hpp>
+#include <tesla/backend/cpu/multiply.hpp>
+
+namespace tesla::inline TESLA_TARGET::backend::cpu {
+
+namespace detail {
+
+/// One pass over the pixels of an image, each made of what is read of another one: outputs or, adjoint, inputs.
+template <class T>
+struct Correlation {
+  Reading rows, columns;
+  std::size_t groups, depth, made;  // of a group: channels that are read, channels that are made
+  std::size_t from_width, to_width, from_channels, to_channels;
+  // Panels: [channel made][tap of rows][tap of columns][channel read], a_row apart. A single sample:
+  // [group][tap of rows][tap of columns][channel read][channel made], a_row apart.
+  const T* weights;
+  std::size_t a_row;
+  const T* bias = nullptr;
+  const Epilogue<T>* epilogue = nullptr;
+
+  std::size_t made_at(std::size_t y, std::size_t x) const {
+    return ((rows.first + y * rows.every) * to_width + columns.first + x * columns.every) * to_channels;
+  }
+  std::size_t read_at(std::size_t y, std::size_t x, Range down, Range along) const {
+    if (down.size() == 0 || along.size() == 0) return 0;
+    return (rows.input(y, down.begin) * from_width + columns.input(x, along.begin)) * from_channels;
+  }
+  /// Neighbouring taps of a row are one run where nothing lies between their channels.
+  bool joined() const { return groups == 1 && columns.dilation == 1; }
+  double multiply_adds() const {
+    const auto n = [](std::size_t k) { return static_cast<double>(k); };
+    return n(rows.count) * n(columns.count) * n(groups) * n(made) * n(depth) * n(rows.taps) * n(columns.taps);
+  }
+};
+
+/// Calls f(group, tap of columns, depth, whether it is the first run, whether it is the last) for what adds up to one
+/// pixel, taps counted from the first one inside; once even if there is none.
+template <class T, class F>
+[[gnu::always_inline]] inline void each_run(const Correlation<T>& c, Range along, const F& f) {
+  const std::size_t runs = c.joined() ? 1 : std::max<std::size_t>(along.size(), 1);
+  const std::size_t depth = c.joined() ? along.size() * c.depth : along.size() == 0 ? 0 : c.depth;
+  for (std::size_t group = 0; group < c.groups; ++group)
+    for (std::size_t run = 0; run < runs; ++run) f(group, run, depth, run == 0, run + 1 == runs);
+}
+
+/// The pixel (y, x) of one panel, `vectors` of its lanes.
+template <class T>
+void panel_pixel(const Correlation<T>& c, const T* from, T* to, std::size_t y, std::size_t x, std::size_t lanes,
+                 std::size_t vectors) {
+  constexpr std::size_t w = width<T>;
+  const Range down = c.rows.taps_at(y), along = c.columns.taps_at(x);
+  const T* const read = from + c.read_at(y, x, down, along) * lanes;
+  T* const made = to + c.made_at(y, x) * lanes;
+  const T* const weights = c.weights + (down.begin * c.columns.taps + along.begin) * c.depth;
+  TileArguments<T> t{};
+  t.segments = down.size();
+  t.a_row = static_cast<std::ptrdiff_t>(c.a_row), t.a_depth = 1;
+  t.a_segment = static_cast<std::ptrdiff_t>(c.columns.taps * c.depth);
+  t.b_depth = static_cast<std::ptrdiff_t>(lanes);
+  t.b_segment = static_cast<std::ptrdiff_t>(c.rows.dilation * c.from_width * c.from_channels * lanes);
+  t.c_row = static_cast<std::ptrdiff_t>(lanes);
+  each_run(c, along, [&](std::size_t group, std::size_t run, std::size_t depth, bool first, bool last) {
+    const T* const in = read + (run * c.columns.dilation * c.from_channels + group * c.depth) * lanes;
+    t.depth = t.last_depth = depth;
+    t.accumulate = !first;
+    t.epilogue = last ? c.epilogue : nullptr;
+    for (std::size_t v = 0; v < vectors; v += tile_vectors(vectors - v)) {
+      const std::size_t now = tile_vectors(vectors - v);
+      t.b = in + v * w;
+      for (std::size_t row = 0; row < c.made;) {
+        const std::size_t height = next_height<T>(c.made - row, now), channel = group * c.made + row;
+        t.a = weights + channel * c.a_row + run * c.depth;
+        t.c = made + channel * lanes + v * w;
+        t.bias = first && c.bias != nullptr ? c.bias + channel : nullptr;
+        tile_function<T>(height, now)(t);
+        row += height;
+      }
+    }
+  });
+}
+
+/// Neighbouring pixels of a single sample, from (y, x) on, that have the same taps inside.
+template <class T>
+void single_pixels(const Correlation<T>& c, const T* from, T* to, std::size_t y, Range pixels) {
+  constexpr std::size_t w = width<T>, most = max_rows(1);
+  const Range down = c.rows.taps_at(y), along = c.columns.taps_at(pixels.begin);
+  const T* const read = from + c.read_at(y, pixels.begin, down, along);
+  const std::size_t taps = c.rows.taps * c.columns.taps;
+  const std::size_t first_tap = (down.begin * c.columns.taps + along.begin) * c.depth;
+  TileArguments<T> t{};
+  t.segments = down.size();
+  t.a_row = static_cast<std::ptrdiff_t>(c.columns.step * c.from_channels), t.a_depth = 1;
+  t.a_segment = static_cast<std::ptrdiff_t>(c.rows.dilation * c.from_width * c.from_channels);
+  t.b_depth = static_cast<std::ptrdiff_t>(c.a_row);
+  t.b_segment = static_cast<std::ptrdiff_t>(c.columns.taps * c.depth * c.a_row);
+  t.accumulate = true;  // onto the bias, which goes along the lanes
+  alignas(cache_line) T buffer[most * max_vectors * w];  // of channels that fill no vector
+  each_run(c, along, [&](std::size_t group, std::size_t run, std::size_t depth, bool first, bool last) {
+    const T* const weights = c.weights + (group * taps * c.depth + first_tap + run * c.depth) * c.a_row;
+    const T* const in = read + run * c.columns.dilation * c.from_channels + group * c.depth;
+    t.depth = t.last_depth = depth;
+    for (std::size_t at = 0; at < c.made;) {
+      const std::size_t left = c.made - at, vectors = tile_vectors((left + w - 1) / w), n = std::min(left, vectors * w);
+      t.epilogue = last ? c.epilogue : nullptr;
+      for (std::size_t x = pixels.begin; x < pixels.end;) {
+        const std::size_t height = next_height<T>(pixels.end - x, vectors);
+        T* const made = to + c.made_at(y, x) + group * c.made + at;
+        const std::size_t apart = c.columns.every * c.to_channels;
+        const bool whole = n == vectors * w;
+        T* const sums = whole ? made : buffer;
+        const std::size_t sums_row = whole ? apart : vectors * w;
+        for (std::size_t r = 0; r < height; ++r) {
+          if (first && c.bias != nullptr)
+            std::copy_n(c.bias + group * c.made + at, n, sums + r * sums_row);
+          else if (first)
+            std::fill_n(sums + r * sums_row, n, T(0));
+          else if (!whole)
+            std::copy_n(made + r * apart, n, sums + r * sums_row);
+          if (!whole) std::fill_n(sums + r * sums_row + n, vectors * w - n, T(0));
+        }
+        t.a = in + (x - pixels.begin) * c.columns.step * c.from_channels;
+        t.b = weights + at;
+        t.c = sums, t.c_row = static_cast<std::ptrdiff_t>(sums_row);
+        tile_function<T>(height, vectors)(t);
+        if (!whole)
+          for (std::size_t r = 0; r < height; ++r) std::copy_n(sums + r * sums_row, n, made + r * apart);
+        x += height;
+      }
+      at += n;
+    }
+  });
+}
+
+/// Calls f(pixels) for the longest ranges of columns that have the same taps inside.
+template <class F>
+void each_even_range(const Reading& columns, const F& f) {
+  for (std::size_t x = 0; x < columns.count;) {
+    const Range along = columns.taps_at(x);
+    std::size_t end = x + 1;
+    while (end < columns.count && columns.taps_at(end).begin == along.begin && columns.taps_at(end).end == along.end)
+      ++end;
+    f(Range{x, end});
+    x = end;
+  }
+}
+
+template <class T>
+void correlate(const Correlation<T>& c, Panels<const T> from, Panels<T> to) {
+  constexpr std::size_t w = width<T>;
+  if (to.batch == 0 || c.rows.count == 0 || c.columns.count == 0) return;
+  const std::size_t panels = to.panels(), lanes = to.lanes;
+  const double each = nanoseconds::multiply_add<T> * c.multiply_adds() / static_cast<double>(c.rows.count);
+  parallel_for(panels * c.rows.count, each * static_cast<double>(lanes == 1 ? 2 : lanes),
+               [&](std::size_t begin, std::size_t end) {
+                 for (std::size_t task = begin; task < end; ++task) {
+                   const std::size_t panel = task / c.rows.count, y = task % c.rows.count;
+                   if (lanes == 1)
+                     each_even_range(c.columns, [&](Range pixels) { single_pixels(c, from.data, to.data, y, pixels); });
+                   else
+                     for (std::size_t x = 0; x < c.columns.count; ++x)
+                       panel_pixel(c, from.panel(panel), to.panel(panel), y, x, lanes, (to.live(panel) + w - 1) / w);
+                 }
+               });
+}
+
+/// The same where each channel is made of itself alone: weights [channel][taps], `down` and `along` from tap to tap.
+template <class T>
+void correlate_channels(const Correlation<T>& c, std::ptrdiff_t down, std::ptrdiff_t along, Panels<const T> from,
+                        Panels<T> to) {
+  constexpr std::size_t w = width<T>;
+  if (to.batch == 0) return;
+  const std::size_t lanes = to.lanes;
+  const double each = 2 * nanoseconds::multiply_add<T> * c.multiply_adds() / static_cast<double>(c.rows.count);
+  const auto row_of = [&](std::size_t panel, std::size_t y, std::size_t x, std::size_t live) {
+    const Range ys = c.rows.taps_at(y), xs = c.columns.taps_at(x);
+    const T* const read = from.panel(panel) + c.read_at(y, x, ys, xs) * lanes;
+    T* const made = to.panel(panel) + c.made_at(y, x) * lanes;
+    const auto each_tap = [&](const auto& f) __attribute__((always_inline)) {
+      for (std::size_t ty = ys.begin; ty < ys.end; ++ty)
+        for (std::size_t tx = xs.begin; tx < xs.end; ++tx)
+          f(static_cast<std::ptrdiff_t>(ty) * down + static_cast<std::ptrdiff_t>(tx) * along,
+            ((ty - ys.begin) * c.rows.dilation * c.from_width + (tx - xs.begin) * c.columns.dilation) *
+                c.from_channels * lanes);
+    };
+    for (std::size_t channel = 0; channel < c.to_channels; ++channel) {
+      const T* const weights = c.weights + channel * c.a_row;
+      const T start = c.bias != nullptr ? c.bias[channel] : T(0);
+      const T* const in = read + channel * lanes;
+      T* const out = made + channel * lanes;
+      if (lanes == 1) {
+        T total = start;
+        each_tap([&](std::ptrdiff_t tap, std::size_t at) { total += weights[tap] * in[at]; });
+        *out = total;
+      } else {
+        for (std::size_t lane = 0; lane < live; lane += w) {
+          Vector<T> total(start);
+          each_tap([&](std::ptrdiff_t tap, std::size_t at) {
+            total = xsimd::fma(Vector<T>(weights[tap]), load(in + at + lane), total);
+          });
+          store(out + lane, total);
+        }
+      }
+    }
+    if (c.epilogue != nullptr) (*c.epilogue)(made, static_cast<std::ptrdiff_t>(lanes), 0, 0, 1, c.to_channels * lanes);
+  };
+  parallel_for(to.panels() * c.rows.count, each * static_cast<double>(lanes), [&](std::size_t begin, std::size_t end) {
+    for (std::size_t task = begin; task < end; ++task)
+      for (std::size_t x = 0; x < c.columns.count; ++x)
+        row_of(task / c.rows.count, task % c.rows.count, x, to.live(task / c.rows.count));
+  });
+}
+
+/// sums[row][tap], a vector each, += dy[row] * x[tap] over `pixels` pixels and the lanes of a panel, of which the last
+/// `mask`ed vector counts in part.
+template <class T, std::size_t Rows, std::size_t Taps>
+[[gnu::noinline]] void dots(const T* dy, const T* x, std::size_t pixels, std::size_t dy_pixel, std::size_t x_pixel,
+                            std::size_t lanes, std::size_t vectors, const T* mask, T* sums, std::size_t sums_row) {
+  constexpr std::size_t w = width<T>;
+  Vector<T> total[Rows][Taps];
+  unroll<Rows>([&](auto r) { unroll<Taps>([&](auto t) { total[r][t] = load(sums + r * sums_row + t * w); }); });
+  const Vector<T> live = load(mask);
+  for (; pixels > 0; --pixels, dy += dy_pixel, x += x_pixel)
+    for (std::size_t v = 0; v < vectors; ++v) {
+      Vector<T> in[Taps];
+      unroll<Taps>([&](auto t) { in[t] = load_to_register(x + t * lanes + v * w); });
+      if (v + 1 == vectors) unroll<Taps>([&](auto t) { in[t] *= live; });
+      unroll<Rows>([&](auto r) {
+        const Vector<T> d = load_to_register(dy + r * lanes + v * w);
+        unroll<Taps>([&](auto t) { total[r][t] = xsimd::fma(d, in[t], total[r][t]); });
+      });
+    }
+  unroll<Rows>([&](auto r) { unroll<Taps>([&](auto t) { store(sums + r * sums_row + t * w, total[r][t]); }); });
+}
+
+inline constexpr std::size_t dot_rows_at_once = 4, dot_taps_at_once = 3;
+
+template <class T>
+using DotFunction = void (*)(const T*, const T*, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t,
+                             const T*, T*, std::size_t);
+/// Of 1, 2 or 4 rows and 1 to 3 taps.
+template <class T>
+DotFunction<T> dot_function(std::size_t rows, std::size_t taps) {
+  static constexpr DotFunction<T> functions[3][3] = {{&dots<T, 1, 1>, &dots<T, 1, 2>, &dots<T, 1, 3>},
+                                                     {&dots<T, 2, 1>, &dots<T, 2, 2>, &dots<T, 2, 3>},
+                                                     {&dots<T, 4, 1>, &dots<T, 4, 2>, &dots<T, 4, 3>}};
+  return functions[rows == 4 ? 2 : rows - 1][taps - 1];
+}
+
+}  // namespace detail
+
+/// The products of one convolution.
+template <class T>
+class Convolve {
+ public:
+  explicit Convolve(const Convolution& c) : c_(c) {}
+
+  /// kept: filters in the form that forward reads, where that is another one; scratch: of either gradient.
+  MemoryNeed memory(std::size_t batch, bool training) const {
+    const std::size_t lanes = lanes_of(batch);
+    MemoryNeed need;
+    if (lanes == 1 && !c_.depthwise()) need.kept = c_.taps() * c_.channels * padded(c_.group_filters());
+    if (training) need.scratch = std::max(c_.depthwise() ? 0 : adjoint_size(lanes), filters_scratch(lanes));
+    return need;
+  }
+
+  /// Fills what memory() keeps from the filters.
+  void prepare(const Matrix<T>& filters, std::size_t batch, T* kept) const {
+    if (lanes_of(batch) != 1 || c_.depthwise()) return;
+    const std::size_t depth = c_.depth(), row = padded(c_.group_filters()), each = c_.group_filters();
+    for (std::size_t g = 0; g < c_.groups; ++g)
+      for (std::size_t f = 0; f < each; ++f)
+        for (std::size_t k = 0; k < depth; ++k) kept[(g * depth + k) * row + f] = filters.row(g * each + f)[k];
+  }
+
+  /// y = f(filters * x + bias); the bias may be null.
+  void forward(const Matrix<T>& filters, const T* kept, Panels<const T> x, Panels<T> y, const T* bias,
+               const Epilogue<T>& epilogue) const {
+    detail::Correlation<T> p{outputs_of(c_.rows),
+                             outputs_of(c_.columns),
+                             c_.groups,
+                             c_.group_channels(),
+                             c_.group_filters(),
+                             c_.columns.in,
+                             c_.columns.out,
+                             c_.channels,
+                             c_.filters,
+                             filters.data,
+                             filters.stride,
+                             bias,
+                             epilogue ? &epilogue : nullptr};
+    if (c_.depthwise())
+      return detail::correlate_channels(p, static_cast<std::ptrdiff_t>(c_.columns.kernel), std::ptrdiff_t{1}, x, y);
+    if (x.lanes == 1) p.weights = kept, p.a_row = padded(c_.group_filters());
+    detail::correlate(p, x, y);
+  }
+
+  /// dx, the adjoint of forward without bias.
+  void input(const Matrix<T>& filters, Panels<const T> dy, Panels<T> dx, T* scratch) const {
+    for (std::size_t down = 0; down < std::min(c_.rows.stride, c_.rows.in); ++down)
+      for (std::size_t along = 0; along < std::min(c_.columns.stride, c_.columns.in); ++along) {
+        const AdjointReading rows = inputs_of(c_.rows, down), columns = inputs_of(c_.columns, along);
+        detail::Correlation<T> p{rows.reading,
+                                 columns.reading,
+                                 c_.groups,
+                                 c_.group_filters(),
+                                 c_.group_channels(),
+                                 c_.columns.out,
+                                 c_.columns.in,
+                                 c_.filters,
+                                 c_.channels,
+                                 scratch,
+                                 0};
+        if (c_.depthwise()) {
+          const std::size_t last = rows.tap(0) * c_.columns.kernel + columns.tap(0);
+          const bool none = rows.reading.taps == 0 || columns.reading.taps == 0;
+          p.weights = filters.data + (none ? 0 : last), p.a_row = filters.stride;
+          detail::correlate_channels(p, -static_cast<std::ptrdiff_t>(rows.tap_step * c_.columns.kernel),
+                                     -static_cast<std::ptrdiff_t>(columns.tap_step), dy, dx);
+          continue;
+        }
+        p.a_row = adjoint_row(dy.lanes, rows, columns);
+        adjoint_filters(filters, rows, columns, dy.lanes, p.a_row, scratch);
+        detail::correlate(p, dy, dx);
+      }
+  }
+
+  /// The gradient of the filters.
+  void filters(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
+    std::fill_n(gradient.data, gradient.rows * gradient.stride, T(0));
+    if (dy.batch == 0) return;
+    if (dy.lanes == 1)
+      filters_of_one(dy, x, gradient, scratch);
+    else if (by_dots())
+      filters_by_dots(dy, x, gradient, scratch);
+    else
+      filters_by_tiles(dy, x, gradient, scratch);
+  }
+
+ private:
+  static constexpr std::size_t w = width<T>;
+  static constexpr std::size_t block = 2 * w;  // channels that are transposed beside each other
+
+  static std::size_t padded(std::size_t n) { return round_up(n, w); }
+  static std::size_t lanes_of(std::size_t batch) {
+    return batch <= 1 ? 1 : std::min(round_up(batch, w), 4 * cache_line / sizeof(T));
+  }
+  bool by_dots() const { return c_.group_channels() < w; }
+
+  /// From row to row of the filters that the adjoint reads.
+  std::size_t adjoint_row(std::size_t lanes, const AdjointReading& rows, const AdjointReading& columns) const {
+    if (lanes == 1) return padded(c_.group_channels());
+    return row_stride<T>(rows.reading.taps * columns.reading.taps * c_.group_filters());
+  }
+  std::size_t adjoint_size(std::size_t lanes) const {
+    std::size_t most = 0;
+    for (std::size_t down = 0; down < c_.rows.stride; ++down)
+      for (std::size_t along = 0; along < c_.columns.stride; ++along) {
+        const AdjointReading rows = inputs_of(c_.rows, down), columns = inputs_of(c_.columns, along);
+        const std::size_t each = rows.reading.taps * columns.reading.taps * c_.filters;
+        most = std::max(most, adjoint_row(lanes, rows, columns) * (lanes == 1 ? each : c_.channels));
+      }
+    return most;
+  }
+  /// The filters with the taps of one phase in reverse, and their channels in the place of their numbers.
+  [[gnu::noinline]] void adjoint_filters(const Matrix<T>& filters, const AdjointReading& rows,
+                                         const AdjointReading& columns, std::size_t lanes, std::size_t a_row,
+                                         T* to) const {
+    const std::size_t channels = c_.group_channels(), each = c_.group_filters(), along = columns.reading.taps;
+    const std::size_t taps = rows.reading.taps * along;
+    const auto source = [&](std::size_t filter, std::size_t tap) {
+      return filters.row(filter) + (rows.tap(tap / along) * c_.columns.kernel + columns.tap(tap % along)) * channels;
+    };
+    if (taps == 0) return;
+    if (lanes == 1) {
+      parallel_for(c_.groups * taps, static_cast<double>(each * channels) / w, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t at = begin; at < end; ++at)
+          for (std::size_t f = 0; f < each; ++f)
+            std::copy_n(source(at / taps * each + f, at % taps), channels, to + (at * each + f) * a_row);
+      });
+      return;
+    }
+    parallel_for(c_.groups * taps, static_cast<double>(each * channels), [&](std::size_t begin, std::size_t end) {
+      for (std::size_t at = begin; at < end; ++at) {
+        const std::size_t group = at / taps, tap = at % taps;
+        T* const corner = to + group * channels * a_row + tap * each;
+        for (std::size_t f = 0; f < each; ++f) {
+          const T* const from = source(group * each + f, tap);
+          for (std::size_t channel = 0; channel < channels; ++channel) corner[channel * a_row + f] = from[channel];
+        }
+      }
+    });
+  }
+
+  /// Rows of outputs whose inputs are transposed at a time, and the rows of inputs that they read at most.
+  struct Chunk {
+    std::size_t outputs, inputs;
+  };
+  Chunk chunk(std::size_t lanes) const {
+    constexpr std::size_t most = std::size_t{1} << 20;  // bytes, about the second-level cache
+    const std::size_t row = row_size(lanes) * sizeof(T), spread = (c_.rows.kernel - 1) * c_.rows.dilation + 1;
+    const std::size_t fit = std::max(most / std::max<std::size_t>(row, 1), spread);
+    const std::size_t outputs = std::min(c_.rows.out, (fit - spread) / c_.rows.stride + 1);
+    return {outputs, std::min(c_.rows.in, (outputs - 1) * c_.rows.stride + spread)};
+  }
+  std::size_t blocks() const { return (c_.group_channels() + block - 1) / block * c_.groups; }
+  /// One row of the image, transposed: [pixel][block of channels][sample][channel].
+  std::size_t row_size(std::size_t lanes) const { return c_.columns.in * blocks() * lanes * block; }
+
+  std::size_t filters_scratch(std::size_t lanes) const {
+    if (lanes == 1)
+      return c_.out_features() / c_.filters * padded(c_.group_filters()) * c_.groups +
+             c_.depth() * padded(c_.group_filters()) * c_.groups;
+    return by_dots() ? c_.filters * c_.depth() * w : chunk(lanes).inputs * row_size(lanes);
+  }
+
+  void filters_by_tiles(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
+    const Chunk chunk = this->chunk(x.lanes);
+    const std::size_t rows = row_size(x.lanes), each = c_.group_filters(), channels = c_.group_channels();
+    const std::size_t tallest = max_rows(2), tiles = (each + tallest - 1) / tallest;
+    const std::size_t own = blocks() / c_.groups;
+    for (std::size_t panel = 0; panel < x.panels(); ++panel)
+      for (std::size_t first = 0; first < c_.rows.out; first += chunk.outputs) {
+        const Range outputs{first, std::min(c_.rows.out, first + chunk.outputs)};
+        const std::size_t reach = (outputs.end - 1) * c_.rows.stride + (c_.rows.kernel - 1) * c_.rows.dilation + 1;
+        const Range inputs{std::max(outputs.begin * c_.rows.stride, c_.rows.before) - c_.rows.before,
+                           std::min(c_.rows.in, std::max(reach, c_.rows.before) - c_.rows.before)};
+        if (inputs.begin >= inputs.end) continue;
+        const std::size_t live = x.live(panel), lines = round_up(live, w);
+        parallel_for(inputs.size() * c_.columns.in, nanoseconds::transposed * static_cast<double>(lines * c_.channels),
+                     [&](std::size_t begin, std::size_t end) {
+                       for (std::size_t at = begin; at < end; ++at)
+                         transpose_pixel(x.panel(panel) + (inputs.begin * c_.columns.in + at) * x.features /
+                                                              (c_.rows.in * c_.columns.in) * x.lanes,
+                                         x.lanes, lines, scratch + at * blocks() * x.lanes * block);
+                     });
+        const double cost = nanoseconds::multiply_add<T> * static_cast<double>(outputs.size() * c_.columns.out * live) *
+                            static_cast<double>(c_.depth() * std::min(each, tallest));
+        parallel_for(c_.groups * tiles, cost, [&](std::size_t begin, std::size_t end) {
+          for (std::size_t task = begin; task < end; ++task) {
+            const std::size_t group = task / tiles, tile = task % tiles;
+            const Range filters{group * each + each * tile / tiles, group * each + each * (tile + 1) / tiles};
+            for (std::size_t y = outputs.begin; y < outputs.end; ++y)
+              for (std::size_t ky = 0; ky < c_.rows.kernel; ++ky) {
+                if (const Range at = outputs_at(c_.rows, ky); y < at.begin || y >= at.end) continue;
+                const std::size_t in = y * c_.rows.stride + ky * c_.rows.dilation - c_.rows.before - inputs.begin;
+                for (std::size_t kx = 0; kx < c_.columns.kernel; ++kx)
+                  for (std::size_t b = 0; b < own; ++b) {
+                    const Range along = outputs_at(c_.columns, kx);
+                    if (along.size() == 0) continue;
+                    const std::size_t column =
+                        along.begin * c_.columns.stride + kx * c_.columns.dilation - c_.columns.before;
+                    gradient_tile(dy.panel(panel) + (y * c_.columns.out + along.begin) * c_.filters * dy.lanes,
+                                  scratch + in * rows + (column * blocks() + group * own + b) * x.lanes * block,
+                                  along.size(), live, x.lanes, filters,
+                                  gradient.data + (ky * c_.columns.kernel + kx) * channels + b * block, gradient.stride,
+                                  std::min(block, channels - b * block));
+                  }
+              }
+          }
+        });
+      }
+  }
+
+  /// The channels of one pixel, from lanes of samples to blocks of channels.
+  void transpose_pixel(const T* from, std::size_t lanes, std::size_t lines, T* to) const {
+    const std::size_t channels = c_.group_channels();
+    for (std::size_t group = 0; group < c_.groups; ++group)
+      for (std::size_t first = 0; first < channels; first += block, to += lanes * block)
+        for (std::size_t half = 0; half < 2; ++half)
+          for (std::size_t line = 0; line < lines; line += w) {
+            Vector<T> square[w];
+            const std::size_t begin = first + half * w;
+            const T* const rows = from + (group * channels + begin) * lanes + line;
+            if (begin + w <= channels)
+              unroll<w>([&](auto i) { square[i] = load(rows + i * lanes); });
+            else
+              unroll<w>([&](auto i) { square[i] = begin + i < channels ? load(rows + i * lanes) : Vector<T>(T(0)); });
+            transpose<T>(square);
+            unroll<w>([&](auto i) { store(to + (line + i) * block + half * w, square[i]); });
+          }
+  }
+
+  /// gradient[filter][channel] += dy x^T for one tap and one block of channels, over a row of pixels.
+  void gradient_tile(const T* dy, const T* x, std::size_t pixels, std::size_t live, std::size_t lanes, Range filters,
+                     T* gradient, std::size_t stride, std::size_t channels) const {
+    TileArguments<T> t{};
+    t.segments = pixels, t.depth = t.last_depth = live;
+    t.a_row = static_cast<std::ptrdiff_t>(lanes), t.a_depth = 1;
+    t.a_segment = static_cast<std::ptrdiff_t>(c_.filters * lanes);
+    t.b = x, t.b_depth = static_cast<std::ptrdiff_t>(block);
+    t.b_segment = static_cast<std::ptrdiff_t>(c_.columns.stride * blocks() * lanes * block);
+    const std::size_t vectors = channels > w ? 2 : 1;
+    const bool whole = channels == vectors * w;
+    alignas(cache_line) T buffer[max_rows(2) * block];
+    for (std::size_t f = filters.begin; f < filters.end;) {
+      const std::size_t height = next_height<T>(filters.end - f, vectors);
+      T* const to = gradient + f * stride;
+      t.a = dy + f * lanes;
+      t.accumulate = whole;
+      t.c = whole ? to : buffer, t.c_row = static_cast<std::ptrdiff_t>(whole ? stride : block);
+      tile_function<T>(height, vectors)(t);
+      if (!whole)
+        for (std::size_t r = 0; r < height; ++r)
+          for (std::size_t i = 0; i < channels; ++i) to[r * stride + i] += buffer[r * block + i];
+      f += height;
+    }
+  }
+
+  void filters_by_dots(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* sums) const {
+    using detail::dot_rows_at_once, detail::dot_taps_at_once;
+    const std::size_t each = c_.group_filters(), channels = c_.group_channels(), depth = c_.depth(), lanes = x.lanes;
+    const std::size_t tiles = (each + dot_rows_at_once - 1) / dot_rows_at_once;
+    const Reading columns = outputs_of(c_.columns);
+    const bool joined = c_.groups == 1 && c_.columns.dilation == 1;
+    const double cost = nanoseconds::multiply_add<T> *
+                        static_cast<double>(c_.rows.out * c_.columns.out * dot_rows_at_once * depth * x.batch);
+    parallel_for(c_.groups * tiles, cost, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t task = begin; task < end; ++task) {
+        const std::size_t group = task / tiles, f0 = task % tiles * dot_rows_at_once;
+        const std::size_t here = std::min(dot_rows_at_once, each - f0), f = group * each + f0;
+        T* const own = sums + f * depth * w;
+        std::fill_n(own, here * depth * w, T(0));
+        for (std::size_t panel = 0; panel < x.panels(); ++panel) {
+          const std::size_t live = x.live(panel), vectors = (live + w - 1) / w;
+          alignas(cache_line) T mask[w];
+          for (std::size_t i = 0; i < w; ++i) mask[i] = (vectors - 1) * w + i < live ? T(1) : T(0);
+          const auto run = [&](std::size_t y, std::size_t in, std::size_t x0, std::size_t pixels, std::size_t tap,
+                               std::size_t column, std::size_t taps) {
+            // `taps` weights from `tap` on, which meet what lies beside each other from the pixel `column` on.
+            const T* const up = dy.panel(panel) + ((y * c_.columns.out + x0) * c_.filters + f) * lanes;
+            const T* const from =
+                x.panel(panel) + ((in * c_.columns.in + column) * c_.channels + group * channels) * lanes;
+            for (std::size_t r = 0; r < here;) {
+              const std::size_t rows = here - r >= 4 ? 4 : here - r >= 2 ? 2 : 1;
+              for (std::size_t k = 0; k < taps; k += dot_taps_at_once)
+                detail::dot_function<T>(rows, std::min(dot_taps_at_once, taps - k))(
+                    up + r * lanes, from + k * lanes, pixels, c_.filters * lanes,
+                    c_.columns.stride * c_.channels * lanes, lanes, vectors, mask, own + (r * depth + tap + k) * w,
+                    depth * w);
+              r += rows;
+            }
+          };
+          for (std::size_t y = 0; y < c_.rows.out; ++y)
+            for (std::size_t ky = 0; ky < c_.rows.kernel; ++ky) {
+              if (const Range at = outputs_at(c_.rows, ky); y < at.begin || y >= at.end) continue;
+              const std::size_t in = y * c_.rows.stride + ky * c_.rows.dilation - c_.rows.before;
+              if (joined)
+                detail::each_even_range(columns, [&](Range pixels) {
+                  const Range along = columns.taps_at(pixels.begin);
+                  if (along.size() != 0)
+                    run(y, in, pixels.begin, pixels.size(), (ky * c_.columns.kernel + along.begin) * channels,
+                        columns.input(pixels.begin, along.begin), along.size() * channels);
+                });
+              else
+                for (std::size_t kx = 0; kx < c_.columns.kernel; ++kx)
+                  if (const Range at = outputs_at(c_.columns, kx); at.size() != 0)
+                    run(y, in, at.begin, at.size(), (ky * c_.columns.kernel + kx) * channels,
+                        at.begin * c_.columns.stride + kx * c_.columns.dilation - c_.columns.before, channels);
+            }
+        }
+        for (std::size_t r = 0; r < here; ++r)
+          for (std::size_t k = 0; k < depth; ++k) gradient.row(f + r)[k] = sum<T>(load(own + (r * depth + k) * w));
+      }
+    });
+  }
+
+  /// A single sample: filters are lanes, pixels the depth; summed as the transposed gradient.
+  void filters_of_one(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
+    const std::size_t each = c_.group_filters(), channels = c_.group_channels(), row = padded(each);
+    const std::size_t pixels = c_.rows.out * c_.columns.out, depth = c_.depth();
+    for (std::size_t group = 0; group < c_.groups; ++group) {
+      T* const up = scratch;  // of this group, padded
+      T* const sums = up + pixels * row;
+      for (std::size_t p = 0; p < pixels; ++p) {
+        std::copy_n(dy.data + p * c_.filters + group * each, each, up + p * row);
+        std::fill_n(up + p * row + each, row - each, T(0));
+      }
+      std::fill_n(sums, depth * row, T(0));
+      for (std::size_t tap = 0; tap < c_.taps(); ++tap) {
+        const std::size_t ky = tap / c_.columns.kernel, kx = tap % c_.columns.kernel;
+        const Range down = outputs_at(c_.rows, ky), along = outputs_at(c_.columns, kx);
+        if (down.size() == 0 || along.size() == 0) continue;
+        const std::size_t in_row = down.begin * c_.rows.stride + ky * c_.rows.dilation - c_.rows.before;
+        const std::size_t in_column = along.begin * c_.columns.stride + kx * c_.columns.dilation - c_.columns.before;
+        Product<T> p;
+        p.rows = channels, p.columns = row, p.segments = down.size(), p.depth = along.size();
+        p.a = x.data + (in_row * c_.columns.in + in_column) * c_.channels + group * channels;
+        p.a_row = 1, p.a_depth = static_cast<std::ptrdiff_t>(c_.columns.stride * c_.channels);
+        p.a_segment = static_cast<std::ptrdiff_t>(c_.rows.stride * c_.columns.in * c_.channels);
+        p.b = up + (down.begin * c_.columns.out + along.begin) * row;
+        p.b_depth = static_cast<std::ptrdiff_t>(row);
+        p.b_segment = static_cast<std::ptrdiff_t>(c_.columns.out * row);
+        p.c = sums + tap * channels * row, p.c_row = static_cast<std::ptrdiff_t>(row);
+        multiply(p, Epilogue<T>());
+      }
+      for (std::size_t f = 0; f < each; ++f)
+        for (std::size_t k = 0; k < depth; ++k) gradient.row(group * each + f)[k] = sums[k * row + f];
+    }
+  }
+
+  Convolution c_;
+};
+
+}  // namespace tesla::inline TESLA_TARGET::backend::cpu
