@@ -84,8 +84,8 @@ class BasicSequential {
 
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
-    training_.set_optimizer(std::move(optimizer));
     training_.set_loss(std::move(loss), std::move(metrics));
+    training_.set_optimizer(std::move(optimizer));
     net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
   }
 
@@ -102,7 +102,7 @@ class BasicSequential {
     BuiltFor built = build_for(samples.x);
     Loader loader(samples, net(), *training_.loss, "evaluate: ");
     built.keep();
-    Scorer scorer(training_.metrics);
+    Scorer scorer(training_.metrics, loader.scope());
     evaluate(loader, checked_batch(options.batch_size, "evaluate"), scorer);
     Scores scores;
     scorer.write(scores);
@@ -154,6 +154,13 @@ class BasicSequential {
   model::LayerView layer(std::string_view name) {
     need_built("layer");
     return net().view(name);
+  }
+  /// A metric by its type, and by its name or a key where there are several of the type, with what it has seen: in the
+  /// last evaluate, or the last epoch of fit, there of the validation samples where it had any.
+  template <metric::Metric M>
+  M metric(std::string_view name = {}) const {
+    need_compiled("metric");
+    return training_.template metric<M>(name);
   }
   /// The number of learned values.
   std::size_t count_parameters() {
@@ -289,7 +296,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
                      net().first_overflow(w),
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
   net().backward(w);
-  if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader, training_.loss->from_logits());
+  if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);
   update(w, name);
   return loss;
 }
@@ -368,7 +375,9 @@ template <class T, class B>
   std::vector<std::uint32_t> order(options.shuffle ? size : 0);
   History history;
   Scores scores;
-  Scorer scorer(training_.metrics), validation_scorer(training_.metrics, "val_");
+  Scorer scorer(training_.own_metrics(), loader.scope());  // callbacks may call evaluate, which uses the model's
+  std::optional<Scorer> validation_scorer;
+  if (validation) validation_scorer.emplace(training_.own_metrics(), validation->scope(), "val_");
   train::Moment<BasicSequential> moment{*this, 0, options.epochs, 0, batches, scores};
   const auto tell = [&](Event event) {
     for (const auto& callback : options.callbacks) callback(event, moment);
@@ -386,7 +395,7 @@ template <class T, class B>
   for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) {
     moment.epoch = epoch, moment.batch = 0;
     scorer.reset();
-    scores.truncate(training_.metrics.size() + 1);  // those of the validation are of the epoch before
+    scores.truncate(scorer.size());  // those of the validation are of the epoch before
     progress.begin_epoch();
     tell(Event::epoch_begin);
     if (moment.stop) {
@@ -418,9 +427,10 @@ template <class T, class B>
       if (!net().store().finite(place))
         raise<DataError>("fit: epoch ", epoch, ": ", place.name,
                          " has left the range of finite numbers; try a smaller learning rate");
+    training_.scored = scorer.metrics();
     if (validation) {
-      evaluate(*validation, std::max<std::size_t>(batch_size, 64), validation_scorer);
-      validation_scorer.write(scores);
+      evaluate(*validation, std::max<std::size_t>(batch_size, 64), *validation_scorer);
+      validation_scorer->write(scores);
     }
     for (const auto& [name, value] : scores) {
       history.entry(name).reserve(std::min<std::size_t>(options.epochs, 1024));
@@ -457,8 +467,9 @@ void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Sco
     net().forward(w);
     const Panels<const T> y = w.output(net().entries().size() - 1);
     const double loss = training_.loss->evaluate(backend, y, target, w.weights(), Panels<T>());
-    scorer.add(backend, loss, y, target.values, loader, training_.loss->from_logits());
+    scorer.add(backend, loss, y, target.values, loader);
   }
+  training_.scored = scorer.metrics();
 }
 
 template <class T, class B>

@@ -14,7 +14,12 @@
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
+#include <tesla/metric/confusion_matrix.hpp>
 #include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/metric/precision_recall.hpp>
+#include <tesla/metric/regression.hpp>
+#include <tesla/metric/roc_auc.hpp>
+#include <tesla/metric/top_k.hpp>
 #include <tesla/network/tensor_train/algebra.hpp>
 #include <tesla/network/tensor_train/modes.hpp>
 #include <tesla/optimizer/adam.hpp>

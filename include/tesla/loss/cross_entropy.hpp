@@ -40,6 +40,7 @@ struct BinaryCrossEntropy : CrossEntropyOptions {
   explicit BinaryCrossEntropy(const CrossEntropyOptions& options) : CrossEntropyOptions(options) {}
 
   Targets targets() const { return Targets::values; }
+  bool binary() const { return true; }
   template <class T, class B>
   double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
                     Panels<T> gradient) const {

@@ -16,7 +16,10 @@ enum class Targets { values, labels, one_hot };
 
 // clang-format off
 /// kind names the type in summaries and files. loss(backend, prediction, target, weights, gradient) returns the value
-/// and fills the gradient unless it is null.
+/// and fills the gradient unless it is null. It may also have:
+///   from_logits             a bool: whether predictions are logits rather than probabilities, for metrics
+///   binary()                whether outputs are judged one by one, each with a target of 0 or 1, for metrics
+///   check_targets(y, what)  raises an error about values that are no targets of this loss
 template <class L>
 concept Loss = std::copyable<L> && requires(const L& loss) {
   { L::kind } -> std::convertible_to<std::string_view>;

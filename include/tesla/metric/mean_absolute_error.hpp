@@ -2,9 +2,6 @@
 
 #include <tesla/metric/metric.hpp>
 
-#include <cmath>
-#include <cstddef>
-
 namespace tesla::inline TESLA_TARGET::metric {
 
 /// The mean distance between prediction and target, over features and samples.
@@ -14,10 +11,8 @@ struct MeanAbsoluteError {
   template <class T>
   double operator()(const Outcome<T>& o) const {
     double total = 0;
-    for (std::size_t i = 0; i < o.prediction.size(); ++i) {
-      const T wanted = o.target.empty() ? T(static_cast<std::size_t>(o.label) == i) : o.target[i];
-      total += std::fabs(static_cast<double>(o.prediction[i]) - static_cast<double>(wanted));
-    }
+    for (std::size_t i = 0; i < o.prediction.size(); ++i)
+      total += std::fabs(static_cast<double>(o.prediction[i]) - o.wanted(i));
     return total / static_cast<double>(o.prediction.size());
   }
 };

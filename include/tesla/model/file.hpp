@@ -11,11 +11,17 @@
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
+#include <tesla/metric/confusion_matrix.hpp>
 #include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/metric/precision_recall.hpp>
+#include <tesla/metric/regression.hpp>
+#include <tesla/metric/roc_auc.hpp>
+#include <tesla/metric/top_k.hpp>
 #include <tesla/model/training.hpp>
 #include <tesla/optimizer/adam.hpp>
 #include <tesla/optimizer/sgd.hpp>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +44,11 @@ template <class T, class B>
     layer.set("inputs", e.in.elements());
     layers.push_back(std::move(layer));
   }
-  for (const auto& m : training.metrics) metrics.push_back(std::string(m->name()));
+  for (const auto& m : training.metrics)
+    if (m->facts().options.size() == 0)
+      metrics.push_back(std::string(m->facts().name));
+    else
+      metrics.push_back(described(m->facts().name, m->facts().options));
   const Shape& input = network.input_shape();
   io::Json result = io::Json::object({{"format", file_format},
                                       {"version", version},
@@ -194,20 +204,42 @@ template <class... X, class F>
                       "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
 }
 
+/// A metric without options is its name alone.
+template <class T>
+[[gnu::cold]] AnyMetric<T> read_metric(const io::Json& described) {
+  const bool plain = described.is_string();
+  const auto name = plain ? described.template as<std::string>() : described.template get<std::string>("kind");
+  std::optional<AnyMetric<T>> result;
+  const auto consider = [&]<class M>(std::type_identity<M>) {
+    if (result || name != M::name) return;
+    M made;
+    if constexpr (requires { made.fields(FieldReader{described}); })
+      if (!plain) made.fields(FieldReader{described.at("options")});
+    if constexpr (requires { made.check(); }) made.check();
+    result = std::move(made);
+  };
+  consider(std::type_identity<metric::Accuracy>());
+  consider(std::type_identity<metric::TopK>());
+  consider(std::type_identity<metric::Precision>());
+  consider(std::type_identity<metric::Recall>());
+  consider(std::type_identity<metric::F1>());
+  consider(std::type_identity<metric::RocAuc>());
+  consider(std::type_identity<metric::ConfusionMatrix>());
+  consider(std::type_identity<metric::MeanAbsoluteError>());
+  consider(std::type_identity<metric::MeanAbsolutePercentageError>());
+  consider(std::type_identity<metric::RootMeanSquaredError>());
+  consider(std::type_identity<metric::R2>());
+  if (!result)
+    raise<UsageError>("the metric \"", name,
+                      "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
+  return *result;
+}
+
 template <class T, class B>
 [[gnu::cold]] void compile(const io::Json& description, Training<T, B>& training) {
   if (!description.contains("optimizer")) return;
   std::vector<AnyMetric<T>> metrics;
-  for (const io::Json& m : description.at("metrics").elements()) {
-    const auto name = m.template as<std::string>();
-    if (name == metric::Accuracy::name)
-      metrics.emplace_back(metric::Accuracy());
-    else if (name == metric::MeanAbsoluteError::name)
-      metrics.emplace_back(metric::MeanAbsoluteError());
-    else
-      raise<UsageError>("the metric \"", name,
-                        "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");
-  }
+  for (const io::Json& m : description.at("metrics").elements()) metrics.push_back(read_metric<T>(m));
   with_kind<optim::SGD, optim::Adam, optim::AdamW>(description.at("optimizer"), "the optimizer",
                                                    [&](const auto& optimizer) {
                                                      optimizer.check();

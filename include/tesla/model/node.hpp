@@ -8,6 +8,7 @@
 #include <tesla/optimizer/optimizer.hpp>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -125,6 +126,8 @@ class LossNode {
 
   virtual double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
                           Panels<T> gradient) const = 0;
+  /// Raises an error about targets that the loss has no use for; `what` names them.
+  virtual void check_targets(const ArrayView& y, std::string_view what) const = 0;
 
  private:
   Facts facts_;
@@ -139,63 +142,93 @@ class LossNodeOf final : public LossNode<T, B> {
     return loss_(backend, y, target, weights, gradient);
   }
 
+  [[gnu::cold]] void check_targets(const ArrayView& y, std::string_view what) const override {
+    if constexpr (requires { loss_.check_targets(y, what); }) loss_.check_targets(y, what);
+  }
+
  private:
   [[gnu::cold]] static typename LossNode<T, B>::Facts facts_of(const L& loss) {
-    bool from_logits = false;
-    if constexpr (requires { loss.from_logits; }) from_logits = loss.from_logits;
-    return {L::kind, loss.targets(), from_logits, L::kind == std::string_view("BinaryCrossEntropy"),
-            requires {requires L::probabilities;
+    typename LossNode<T, B>::Facts facts{L::kind, loss.targets(), false, false, false, options_of(loss)};
+    if constexpr (requires { loss.from_logits; }) facts.from_logits = loss.from_logits;
+    if constexpr (requires { loss.binary(); }) facts.binary = loss.binary();
+    if constexpr (requires { L::probabilities; }) facts.probabilities = L::probabilities;
+    return facts;
   }
-  , options_of(loss)
+  L loss_;
 };
-}  // namespace tesla::inline TESLA_TARGET::model
-L loss_;
-}
-;
 
 template <class T>
 class MetricNode {
  public:
+  struct Facts {
+    std::string_view name;
+    std::vector<std::string> keys;  // of its numbers in History and Scores
+    io::Json options;
+  };
+
+  explicit MetricNode(Facts facts) : facts_(std::move(facts)) {}
   virtual ~MetricNode() = default;
-  virtual std::string_view name() const = 0;
-  virtual double operator()(const metric::Outcome<T>& outcome) const = 0;
-  /// A copy that judges outputs one by one, where the metric can.
-  virtual std::shared_ptr<MetricNode> binary() const = 0;
+  const Facts& facts() const { return facts_; }
+
+  virtual void reset(const metric::Scope& scope) = 0;
+  virtual void add(const metric::Outcome<T>& outcome) = 0;
+  /// Writes a number for each key.
+  virtual void values(std::span<double> out) const = 0;
+  virtual MetricNode* copy() const = 0;
+
+ private:
+  Facts facts_;
 };
 
 template <class M, class T>
 class MetricNodeOf final : public MetricNode<T> {
  public:
-  explicit MetricNodeOf(M metric) : metric_(std::move(metric)) {}
-  std::string_view name() const override { return M::name; }
-  double operator()(const metric::Outcome<T>& outcome) const override { return static_cast<double>(metric_(outcome)); }
-  std::shared_ptr<MetricNode<T>> binary() const override {
-    M copy = metric_;
-    if constexpr (requires { copy.binary = true; }) copy.binary = true;
-    return std::make_shared<MetricNodeOf>(std::move(copy));
+  explicit MetricNodeOf(M metric) : MetricNode<T>(facts_of(metric)), state_(std::move(metric)) {}
+
+  void reset(const metric::Scope& scope) override { state_.reset(scope); }
+  void add(const metric::Outcome<T>& outcome) override { state_.add(outcome); }
+  void values(std::span<double> out) const override {
+    if constexpr (requires { state_.values(out); })
+      state_.values(out);
+    else
+      out[0] = static_cast<double>(state_.value());
+  }
+  [[gnu::cold]] MetricNode<T>* copy() const override { return new MetricNodeOf(*this); }
+  const M& metric() const {
+    if constexpr (metric::StateMetric<M>)
+      return state_;
+    else
+      return state_.metric();
   }
 
  private:
-  M metric_;
+  [[gnu::cold]] static typename MetricNode<T>::Facts facts_of(const M& metric) {
+    typename MetricNode<T>::Facts facts{M::name, {}, options_of(metric)};
+    if constexpr (requires { metric.keys(); })
+      facts.keys = metric.keys();
+    else if constexpr (requires { metric.key(); })
+      facts.keys.push_back(metric.key());
+    else
+      facts.keys.emplace_back(M::name);
+    return facts;
+  }
+  std::conditional_t<metric::StateMetric<M>, M, metric::detail::Mean<M>> state_;
 };
 
-/// Any metric, for the list that compile() takes.
+/// Any metric, for the list that compile() takes. Copies share it.
 template <class T>
 class AnyMetric {
  public:
   template <class M>
   requires(!std::same_as<M, AnyMetric> && metric::Metric<M>) AnyMetric(M metric)
-      : node_(std::make_shared<MetricNodeOf<M, T>>(std::move(metric))) {}
-  /// Another metric: several models may share this one.
-  AnyMetric binary() const {
-    AnyMetric result = *this;
-    result.node_ = node_->binary();
-    return result;
-  }
+      : AnyMetric(static_cast<MetricNode<T>*>(new MetricNodeOf<M, T>(std::move(metric)))) {}
+  /// Another metric, with a state of its own.
+  AnyMetric copy() const { return AnyMetric(node_->copy()); }
   MetricNode<T>& operator*() const { return *node_; }
   MetricNode<T>* operator->() const { return node_.get(); }
 
  private:
+  explicit AnyMetric(MetricNode<T>* node) : node_(node) {}
   std::shared_ptr<MetricNode<T>> node_;
 };
 

@@ -3,7 +3,9 @@
 
 #include <tesla/model/network.hpp>
 
+#include <algorithm>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::model {
@@ -13,6 +15,7 @@ struct Training {
   std::unique_ptr<LossNode<T, B>> loss;
   std::unique_ptr<OptimizerNode<T, B>> optimizer;
   std::vector<AnyMetric<T>> metrics;
+  std::vector<AnyMetric<T>> scored;  // the same, as the last evaluation or epoch left them
   std::size_t step = 0, epochs = 0;  // made so far, over all calls of fit
   std::size_t batch_size = 32;       // of the last fit
   std::vector<T*> slot_pointers;     // scratch of an update
@@ -24,10 +27,43 @@ struct Training {
   }
   template <class L>
   void set_loss(L new_loss, std::vector<AnyMetric<T>> new_metrics) {
+    check_keys(new_metrics);
     loss = std::make_unique<LossNodeOf<L, T, B>>(std::move(new_loss));
     metrics = std::move(new_metrics);
-    if (loss->facts().binary)
-      for (auto& m : metrics) m = m.binary();
+    metrics = own_metrics();  // several models may share those in the list
+    scored.clear();
+  }
+  /// The same metrics with states of their own.
+  [[gnu::cold]] std::vector<AnyMetric<T>> own_metrics() const {
+    std::vector<AnyMetric<T>> result;
+    for (const auto& m : metrics) result.push_back(m.copy());
+    return result;
+  }
+  /// No two numbers are reported under the same key.
+  [[gnu::cold]] static void check_keys(const std::vector<AnyMetric<T>>& metrics) {
+    std::vector<std::string> known{"loss"};
+    for (const auto& m : metrics)
+      for (const std::string& key : m->facts().keys) {
+        if (std::find(known.begin(), known.end(), key) != known.end())
+          raise<UsageError>("compile: the metric \"", m->facts().name, "\" reports a number as \"", key,
+                            "\", and so does another one or the loss; leave one of them out");
+        known.push_back(key);
+      }
+  }
+  /// A metric by its type, and by its name or a key where there are several of the type.
+  template <class M>
+  [[gnu::cold]] const M& metric(std::string_view wanted) const {
+    std::string known;
+    for (const auto& m : scored.empty() ? metrics : scored) {
+      const auto& facts = m->facts();
+      const auto* found = dynamic_cast<const MetricNodeOf<M, T>*>(&*m);
+      if (found != nullptr && (wanted.empty() || wanted == facts.name ||
+                               std::find(facts.keys.begin(), facts.keys.end(), wanted) != facts.keys.end()))
+        return found->metric();
+      known += text(known.empty() ? "" : ", ", facts.name);
+    }
+    raise<UsageError>("metric: the model was not compiled with the metric \"", M::name, "\"",
+                      wanted.empty() ? "" : " of this key", ", only with ", known.empty() ? "none" : known);
   }
 };
 

@@ -17,8 +17,12 @@ class Loader {
  public:
   [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network,
                        const model::LossNode<T, B>& loss, std::string_view what)
-      : samples_(samples), targets_(loss.targets()) {
-    const std::size_t outputs = network.output_shape().elements();
+      : samples_(samples),
+        targets_(loss.targets()),
+        outputs_(network.output_shape().elements()),
+        from_logits_(loss.from_logits()),
+        binary_(loss.facts().binary) {
+    const std::size_t outputs = outputs_;
     check_input(samples.x, network.input_shape().elements(), text(what, "x"));
     if (samples.y.samples() != samples.x.samples())
       raise<ShapeError>(what, "y: ", samples.x.samples(), " samples in x need as many targets, y has shape ",
@@ -35,6 +39,7 @@ class Loader {
                           samples.y.shape(), " have ", samples.y.features());
       check_finite<T>(samples.y, text(what, "y"));
       if (loss.facts().probabilities) check_probabilities(samples.y, text(what, "y"));
+      loss.check_targets(samples.y, text(what, "y"));
     } else {
       labels_ = checked_labels(samples.y, outputs, text(what, "y"));
     }
@@ -42,6 +47,8 @@ class Loader {
   }
 
   std::size_t size() const { return samples_.x.samples(); }
+  /// What metrics are going to see.
+  metric::Scope scope() const { return {size(), outputs_, outputs_ > 1 && !binary_}; }
   /// Features of the target in panels; 0 where labels do.
   std::size_t target_features() const {
     return targets_ == loss::Targets::labels    ? 0
@@ -70,7 +77,10 @@ class Loader {
     return {batch_labels_.data(), w.target()};
   }
 
-  std::int32_t batch_label(std::size_t i) const { return batch_labels_[i]; }
+  /// Sample i of the batch, for metrics; without its target where that is no label.
+  metric::Outcome<T> outcome(std::size_t i, std::span<const T> prediction) const {
+    return {prediction, {}, has_labels() ? batch_labels_[i] : 0, from_logits_, binary_};
+  }
   bool has_labels() const { return targets_ != loss::Targets::values; }
 
  private:
@@ -92,28 +102,36 @@ class Loader {
   data::Samples samples_;
   double largest_ = 0;  // of the inputs, without their signs
   loss::Targets targets_;
-  std::size_t classes_ = 0;
+  std::size_t outputs_, classes_ = 0;
+  bool from_logits_, binary_;
   std::vector<std::int32_t> labels_, batch_labels_;
   std::vector<T> weights_, one_hot_;
 };
 
-/// Sums the loss and the metrics over the batches of an epoch.
+/// Sums the loss over the batches of an epoch, and shows them to the metrics.
 template <class T, class B>
 class Scorer {
  public:
-  /// Each name gets the prefix.
-  [[gnu::cold]] explicit Scorer(const std::vector<model::AnyMetric<T>>& metrics, const std::string& prefix = "")
-      : metrics_(metrics), totals_(metrics.size()), names_{prefix + "loss"} {
-    for (const auto& m : metrics) names_.push_back(prefix + std::string(m->name()));
+  /// Uses the states of the metrics. Each name gets the prefix.
+  [[gnu::cold]] Scorer(std::vector<model::AnyMetric<T>> metrics, const metric::Scope& scope,
+                       const std::string& prefix = "")
+      : metrics_(std::move(metrics)), scope_(scope), names_{prefix + "loss"} {
+    for (const auto& m : metrics_)
+      for (const std::string& key : m->facts().keys) names_.push_back(prefix + key);
+    values_.resize(names_.size());
+    reset();
   }
+
+  const std::vector<model::AnyMetric<T>>& metrics() const { return metrics_; }
+  /// How many numbers write() writes.
+  std::size_t size() const { return names_.size(); }
 
   void reset() {
     loss_ = 0, samples_ = 0;
-    std::fill(totals_.begin(), totals_.end(), 0.0);
+    for (const auto& m : metrics_) m->reset(scope_);
   }
 
-  void add(B& backend, double loss, Panels<const T> prediction, Panels<const T> target, const Loader<T, B>& loader,
-           bool from_logits) {
+  void add(B& backend, double loss, Panels<const T> prediction, Panels<const T> target, const Loader<T, B>& loader) {
     loss_ += loss * static_cast<double>(prediction.batch);
     samples_ += prediction.batch;
     if (metrics_.empty()) return;
@@ -125,26 +143,29 @@ class Scorer {
       backend.scatter(target, targets_.data());
     }
     for (std::size_t i = 0; i < prediction.batch; ++i) {
-      metric::Outcome<T> outcome{std::span<const T>(predictions_).subspan(i * features, features), {}, 0, from_logits};
-      if (loader.has_labels())
-        outcome.label = loader.batch_label(i);
-      else
-        outcome.target = std::span<const T>(targets_).subspan(i * features, features);
-      for (std::size_t m = 0; m < metrics_.size(); ++m) totals_[m] += (*metrics_[m])(outcome);
+      metric::Outcome<T> outcome = loader.outcome(i, std::span<const T>(predictions_).subspan(i * features, features));
+      if (!loader.has_labels()) outcome.target = std::span<const T>(targets_).subspan(i * features, features);
+      for (const auto& m : metrics_) m->add(outcome);
     }
   }
 
-  /// Writes the means so far.
-  [[gnu::cold]] void write(Scores& scores) const {
-    const double n = std::max<double>(static_cast<double>(samples_), 1);
-    scores.entry(names_[0]) = loss_ / n;
-    for (std::size_t m = 0; m < totals_.size(); ++m) scores.entry(names_[m + 1]) = totals_[m] / n;
+  /// Writes the numbers so far.
+  [[gnu::cold]] void write(Scores& scores) {
+    values_[0] = loss_ / std::max<double>(static_cast<double>(samples_), 1);
+    std::span<double> rest = std::span(values_).subspan(1);
+    for (const auto& m : metrics_) {
+      const std::size_t count = m->facts().keys.size();
+      m->values(rest.first(count));
+      rest = rest.subspan(count);
+    }
+    for (std::size_t i = 0; i < names_.size(); ++i) scores.entry(names_[i]) = values_[i];
   }
 
  private:
-  const std::vector<model::AnyMetric<T>>& metrics_;
-  std::vector<double> totals_;
+  std::vector<model::AnyMetric<T>> metrics_;
+  metric::Scope scope_;
   std::vector<std::string> names_;
+  std::vector<double> values_;
   double loss_ = 0;
   std::size_t samples_ = 0;
   std::vector<T> predictions_, targets_;
