@@ -87,10 +87,11 @@ bool fit(tesla::Sequential& model, const Options& options, std::size_t epochs, c
     // Until three quarters of all steps, also where the last epochs are a fit of their own.
     const std::size_t batches = (digits.train.size() + options.batch - 1) / options.batch;
     const std::size_t until = std::max<std::size_t>(options.epochs * batches * 3 / 4, 1);
-    if (options.method == "rigl") callbacks.emplace_back(tesla::sparse::RigL({.until = until}));
+    if (options.method == "rigl") callbacks.emplace_back(tesla::sparse::RigL({.every = options.every, .until = until}));
     if (options.method == "set") callbacks.emplace_back(tesla::sparse::SET({.until = options.epochs * 3 / 4}));
     if (options.method == "prune")
-      callbacks.emplace_back(tesla::sparse::GradualPruning({.density = options.density, .until = until}));
+      callbacks.emplace_back(
+          tesla::sparse::GradualPruning({.density = options.density, .until = until, .every = options.every}));
   }
   const tesla::History history = model.fit(digits.train, {.epochs = epochs,
                                                           .batch_size = options.batch,

@@ -23,8 +23,9 @@ struct Options {
   double density = 0.05;   // of the sparse layers together
   tesla::Shape block = {1, 1};
   std::string method = "rigl";
-  double rate = 0;    // 0: what suits the optimizer
-  double decay = -1;  // of the weights; below 0: what suits the model
+  std::size_t every = 100;  // steps between its rewirings
+  double rate = 0;          // 0: what suits the optimizer
+  double decay = -1;        // of the weights; below 0: what suits the model
   int threads = 0;
   std::uint64_t seed = 0;
   bool new_optimizer = false;  // --optimizer or --rate was given
@@ -46,6 +47,7 @@ inline constexpr const char* usage =
                     (default: 0.05)
   --block R,C       sparse: weights that live together, outputs by inputs; 4,1 is the fastest (default: 1,1)
   --method NAME     sparse: how it is rewired: rigl, set, prune (little by little, from dense) or fixed (default: rigl)
+  --every N         sparse: steps between rewirings of rigl and prune (default: 100)
   --epochs N        passes over the training samples, 0 to test only (default: 10); the last fifth of them
                     at a tenth of the rate
   --batch N         samples a step (default: 64)
@@ -96,8 +98,9 @@ inline tesla::Shape sizes(const std::string& option, std::string_view value) {
 /// ", did you mean --epochs?" for --epoch.
 inline std::string suggestion(std::string_view option) {
   for (const std::string_view known :
-       {"--data", "--model", "--in", "--out", "--ranks", "--budget", "--density", "--block", "--method", "--epochs",
-        "--batch", "--optimizer", "--rate", "--decay", "--threads", "--seed", "--save", "--load", "--help"}) {
+       {"--data",  "--model",   "--in",    "--out",    "--ranks", "--budget",    "--density",
+        "--block", "--method",  "--every", "--epochs", "--batch", "--optimizer", "--rate",
+        "--decay", "--threads", "--seed",  "--save",   "--load",  "--help"}) {
     const std::size_t same = known.size() < option.size() ? known.size() : option.size();
     if (same >= 4 && known.substr(0, same) == option.substr(0, same))
       return ", did you mean " + std::string(known) + "?";
@@ -149,6 +152,8 @@ inline Options parse(int count, char** arguments) {
       o.method = take();
       if (o.method != "rigl" && o.method != "set" && o.method != "prune" && o.method != "fixed")
         throw BadOption("--method takes rigl, set, prune or fixed, not \"" + o.method + "\"");
+    } else if (known == "--every") {
+      o.every = detail::number<std::size_t>(known, take(), 1, 1'000'000, "a whole number from 1 to 1000000");
     } else if (known == "--in" || known == "--out" || known == "--ranks") {
       (known == "--in" ? o.in : known == "--out" ? o.out : o.ranks) = detail::sizes(known, take());
     } else if (known == "--budget") {
@@ -180,7 +185,7 @@ inline Options parse(int count, char** arguments) {
   for (const char* only : {"--in", "--out", "--ranks"})
     if (given.count(only) != 0 && (o.model != "tt" || !o.load.empty()))
       throw BadOption(std::string(only) + " goes with --model tt, and not with --load: a saved model has its own");
-  for (const char* only : {"--density", "--block", "--method"})
+  for (const char* only : {"--density", "--block", "--method", "--every"})
     if (given.count(only) != 0 && o.model != "sparse") throw BadOption(std::string(only) + " goes with --model sparse");
   if (o.model == "sparse" && !o.load.empty())
     throw BadOption("--model sparse begins anew; --load goes on with what a file holds, and rewires nothing");
