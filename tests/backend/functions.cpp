@@ -147,6 +147,57 @@ TEMPLATE_LIST_TEST_CASE("map, map_sum and reduce: panels and features as operand
   }
 }
 
+TEMPLATE_LIST_TEST_CASE("map, map_sum and reduce: fewer values than features repeat", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  const auto f = [](auto a, auto v, auto b, auto w) { return a * v + b * w; };
+  const auto square = [](auto a) { return a * a; };
+  for (const std::size_t batch : batches)
+    for (const std::size_t channels : {1, 3, 8, 19, 300})
+      for (const std::size_t pixels : {1, 4, 35}) {
+        if (channels == 300 && pixels == 35) continue;
+        const std::size_t features = channels * pixels, n = batch * features;
+        INFO("batch " << batch << " channels " << channels << " pixels " << pixels);
+        const std::vector<T> as = bench.random(n, 1), bs = bench.random(n, 2), vs = bench.random(channels, 3),
+                             ws = bench.random(channels, 4);
+        const auto a = bench.batch({batch, features}, as), b = bench.batch({batch, features}, bs);
+        const auto v = bench.array(vs), w = bench.array(ws);
+        const backend::Features<const T> per_channel{v.data(), channels}, other{w.data(), channels};
+        Reals values(n), sums(channels), squares(channels);
+        for (std::size_t i = 0; i < n; ++i) {
+          const std::size_t c = i % channels;
+          values[i] = Real(as[i]) * Real(vs[c]) + Real(bs[i]) * Real(ws[c]);
+          sums[c] += values[i], squares[c] += Real(as[i]) * Real(as[i]);
+        }
+        const Real scale = std::sqrt(Real(batch * pixels)) + 1;
+        bench.compare(bench.repeated([&] {
+          const auto out = bench.batch({batch, features});
+          bench.backend.map(f, out.panels(), a.in(), per_channel, b.in(), other);
+          return out.rows();
+        }),
+                      values);
+        const auto to = bench.array(std::vector<T>(channels, T(9)));
+        const backend::Features<T> result{to.data(), channels};
+        bench.compare(bench.repeated([&] {
+          const auto out = bench.batch({batch, features});
+          bench.backend.map_sum(f, out.panels(), result, a.in(), per_channel, b.in(), other);
+          return out.rows();
+        }),
+                      values);
+        bench.compare(to.read(), sums, scale);
+        bench.compare(bench.repeated([&] {
+          bench.backend.reduce(square, result, a.in());
+          return to.read();
+        }),
+                      squares, scale);
+        bench.compare(bench.repeated([&] {
+          bench.backend.reduce(f, result, a.in(), per_channel, b.in(), other);
+          return to.read();
+        }),
+                      sums, scale);
+      }
+}
+
 TEMPLATE_LIST_TEST_CASE("map and map_sum: the result may be one of the operands", "[backend][conformance]", Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;

@@ -19,8 +19,9 @@
 //   updates    update, update_product: optimizers, one pass over the parameters; squared_norm
 //
 // Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
-// samples. Functors are small structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike.
-// Sums run in an order that depends on shapes alone. Calls may return before the work is done; read() waits for it.
+// samples; where values, or sums, are fewer than features, they repeat: one a channel of an image. Functors are small
+// structs or generic lambdas called on scalars, SIMD batches or a device's numbers alike. Sums run in an order that
+// depends on shapes alone. Calls may return before the work is done; read() waits for it.
 #pragma once
 
 #include <tesla/backend/convolution.hpp>

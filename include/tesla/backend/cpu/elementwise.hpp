@@ -8,6 +8,7 @@
 #include <tesla/backend/cpu/vector.hpp>
 #include <tesla/core/parallel.hpp>
 
+#include <algorithm>
 #include <array>
 #include <span>
 #include <type_traits>
@@ -58,78 +59,115 @@ void map_kernel(const void* context, T* out, const Operand<T>* in, std::size_t n
 
 namespace detail {
 
-/// An argument of map: panels, or one value a feature.
+/// An argument of map: panels, or one value a feature, the same ones over and over where they are fewer.
 template <class T>
 struct Source {
   const T* data;
-  bool per_feature;
+  std::size_t period;  // 0: panels
 
-  Source(Panels<T> p) : data(p.data), per_feature(false) {}
-  Source(Panels<const T> p) : data(p.data), per_feature(false) {}
-  Source(Features<T> v) : data(v.data), per_feature(true) {}
-  Source(Features<const T> v) : data(v.data), per_feature(true) {}
+  Source(Panels<T> p) : data(p.data), period(0) {}
+  Source(Panels<const T> p) : data(p.data), period(0) {}
+  Source(Features<T> v) : data(v.data), period(v.size) {}
+  Source(Features<const T> v) : data(v.data), period(v.size) {}
 
   /// The run of lanes at row `row` = panel * features + feature.
-  Operand<T> row(std::size_t row, std::size_t features, std::size_t lanes) const {
-    if (per_feature) return {data + row % features, true};
+  Operand<T> row(std::size_t row, std::size_t lanes) const {
+    if (period != 0) return {data + row % period, true};
     return {data + row * lanes, false};
   }
+  /// From a feature of a single sample on; values of features are as contiguous as the sample's own.
+  Operand<T> from(std::size_t feature) const { return {data + (period != 0 ? feature % period : feature), false}; }
 };
 
-inline constexpr std::size_t max_inputs = 4;
+inline constexpr std::size_t max_inputs = 5, sums_at_once = 8;
+template <class T>
+inline constexpr std::size_t most_lanes = 4 * cache_line / sizeof(T);
+
+template <class T>
+bool all_panels(std::span<const Source<T>> in) {
+  return std::all_of(in.begin(), in.end(), [](const Source<T>& s) { return s.period == 0; });
+}
+/// After how many features of a single sample the first operand begins anew.
+template <class T>
+std::size_t shortest_period(std::size_t features, std::span<const Source<T>> in) {
+  for (const Source<T>& s : in)
+    if (s.period != 0) features = std::min(features, s.period);
+  return features;
+}
 
 template <class T>
 void map_rows(MapKernel<T> kernel, const void* f, Panels<T> out, std::span<const Source<T>> in) {
-  if (out.batch == 0) return;
-  bool flat = true;
-  for (const Source<T>& source : in) flat = flat && !source.per_feature;
-  const bool single = out.lanes == 1 && out.batch == 1;  // then the features are contiguous, whatever the operand
-  const std::size_t rows = single ? 1 : out.panels() * out.features, lanes = single ? out.features : out.lanes;
+  if (out.batch == 0 || out.features == 0) return;
+  const bool flat = all_panels(in), single = out.lanes == 1 && out.batch == 1;
+  const std::size_t lanes = single ? shortest_period(out.features, in) : out.lanes;
+  const std::size_t rows = single ? out.features / lanes : out.panels() * out.features;
   parallel_for(rows, nanoseconds::value<T> * static_cast<double>(lanes), [&](std::size_t begin, std::size_t end) {
     Operand<T> operands[max_inputs];
-    if (flat || single) {
-      for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data + begin * lanes, false};
-      kernel(f, out.data + begin * lanes, operands, (end - begin) * lanes);
-      return;
-    }
-    for (std::size_t row = begin; row < end; ++row) {
-      for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row, out.features, lanes);
-      kernel(f, out.data + row * lanes, operands, lanes);
-    }
+    const auto run = [&](std::size_t row, std::size_t count) {
+      for (std::size_t k = 0; k < in.size(); ++k)
+        operands[k] = flat || single ? in[k].from(row * lanes) : in[k].row(row, lanes);
+      kernel(f, out.data + row * lanes, operands, count * lanes);
+    };
+    if (flat) return run(begin, end - begin);
+    for (std::size_t row = begin; row < end; ++row) run(row, 1);
   });
 }
 
-/// The same, with sums over the samples for each feature; without `out` only the sums.
+/// The same, with sums over the samples for each feature, or over all features that repeat; without `out` only the
+/// sums.
 template <class T>
 void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out, Features<T> sums,
               std::span<const Source<T>> in) {
+  constexpr std::size_t block = sums_at_once;
+  const std::size_t repeats = sums.size == 0 ? 0 : shape.features / sums.size;
   if (shape.lanes == 1 && shape.batch == 1) {
-    Operand<T> operands[max_inputs];
-    for (std::size_t k = 0; k < in.size(); ++k) operands[k] = {in[k].data, false};
-    kernel(f, sums.data, operands, sums.size);
-    if (out != nullptr) std::copy(sums.data, sums.data + sums.size, out);
+    constexpr std::size_t most = 256;
+    T buffer[most];
+    const std::size_t period = std::min(shortest_period(sums.size, in), most);
+    std::fill_n(sums.data, sums.size, T(0));
+    for (std::size_t first = 0; first < shape.features;) {
+      const std::size_t at = first % sums.size, n = std::min(period - at % period, sums.size - at);
+      T* const to = out != nullptr ? out + first : buffer;
+      Operand<T> operands[max_inputs];
+      for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].from(first);
+      kernel(f, to, operands, n);
+      for (std::size_t i = 0; i < n; ++i) sums.data[at + i] += to[i];
+      first += n;
+    }
     return;
   }
-  parallel_for(sums.size, nanoseconds::value<T> * static_cast<double>(shape.panels() * shape.lanes),
+  const bool flat = all_panels(in);
+  const std::size_t lanes = shape.lanes, blocks = (sums.size + block - 1) / block;
+  parallel_for(blocks, nanoseconds::value<T> * static_cast<double>(shape.panels() * lanes * block * repeats),
                [&](std::size_t begin, std::size_t end) {
-                 Operand<T> operands[max_inputs];
-                 T buffer[4 * cache_line / sizeof(T)];
+                 T buffer[sums_at_once * most_lanes<T>];
                  T mask[2 * width<T>] = {};  // from its middle back, as many ones as wanted
                  std::fill(mask, mask + width<T>, T(1));
-                 for (std::size_t feature = begin; feature < end; ++feature) {
-                   Vector<T> total(T(0));
+                 for (std::size_t i = begin; i < end; ++i) {
+                   const std::size_t first = i * block, count = std::min(block, sums.size - first);
+                   Vector<T> totals[block];
+                   for (std::size_t k = 0; k < count; ++k) totals[k] = Vector<T>(T(0));
                    for (std::size_t panel = 0; panel < shape.panels(); ++panel) {
-                     const std::size_t row = panel * shape.features + feature;
-                     T* const to = out != nullptr ? out + row * shape.lanes : buffer;
-                     for (std::size_t k = 0; k < in.size(); ++k)
-                       operands[k] = in[k].row(row, shape.features, shape.lanes);
-                     kernel(f, to, operands, shape.lanes);
-                     const std::size_t live = shape.live(panel);
-                     std::size_t lane = 0;
-                     for (; lane + width<T> <= live; lane += width<T>) total += load(to + lane);
-                     if (lane < live) total += load(to + lane) * load(&mask[width<T> - live % width<T>]);
+                     const std::size_t live = shape.live(panel), whole = live / width<T> * width<T>;
+                     const Vector<T> part = load(&mask[width<T> - live % width<T>]);
+                     for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
+                       const std::size_t row = panel * shape.features + repeat * sums.size + first;
+                       T* const to = out != nullptr ? out + row * lanes : buffer;
+                       Operand<T> operands[max_inputs];
+                       for (std::size_t now = 0; now < count; now += flat ? count : 1) {
+                         for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row + now, lanes);
+                         kernel(f, to + now * lanes, operands, flat ? count * lanes : lanes);
+                       }
+                       for (std::size_t k = 0; k < count; ++k) {
+                         Vector<T> total = totals[k];
+                         std::size_t lane = 0;
+                         for (; lane < whole; lane += width<T>) total += load(to + k * lanes + lane);
+                         if (lane < live) total += load(to + k * lanes + lane) * part;
+                         totals[k] = total;
+                       }
+                     }
                    }
-                   sums.data[feature] = sum<T>(total);
+                   for (std::size_t k = 0; k < count; ++k) sums.data[first + k] = sum<T>(totals[k]);
                  }
                });
 }

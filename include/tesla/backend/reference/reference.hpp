@@ -124,19 +124,16 @@ class Reference {
   }
   template <class F, class T, class... In>
   void map_sum(const F& f, Panels<T> out, Features<T> sums, const In&... in) {
-    for (std::size_t i = 0; i < out.features; ++i) {
-      T total(0);
-      for (std::size_t s = 0; s < out.batch; ++s) total += out.at(s, i) = f(value(in, s, i)...);
-      sums.data[i] = total;
-    }
+    std::fill_n(sums.data, sums.size, T(0));
+    for (std::size_t i = 0; i < out.features; ++i)
+      for (std::size_t s = 0; s < out.batch; ++s) sums.data[i % sums.size] += out.at(s, i) = f(value(in, s, i)...);
   }
   template <class F, class T, class First, class... In>
   void reduce(const F& f, Features<T> sums, const First& first, const In&... in) {
-    for (std::size_t i = 0; i < sums.size; ++i) {
-      T total(0);
-      for (std::size_t s = 0; s < first.batch; ++s) total += f(value(first, s, i), value(in, s, i)...);
-      sums.data[i] = total;
-    }
+    std::fill_n(sums.data, sums.size, T(0));
+    for (std::size_t i = 0; i < first.features; ++i)
+      for (std::size_t s = 0; s < first.batch; ++s)
+        sums.data[i % sums.size] += f(value(first, s, i), value(in, s, i)...);
   }
   template <class T>
   void apply(const ElementwiseFunction& f, Panels<const T> x, Panels<T> y) {
@@ -255,7 +252,7 @@ class Reference {
   }
   template <class T>
   static auto value(Features<T> v, std::size_t, std::size_t feature) {
-    return static_cast<std::remove_const_t<T>>(v.data[feature]);
+    return static_cast<std::remove_const_t<T>>(v.data[feature % v.size]);
   }
   template <class F, class T, std::size_t Slots>
   static void step(const F& f, Updated<T, Slots>& parameter, std::size_t at, T gradient) {
