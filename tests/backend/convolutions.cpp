@@ -182,3 +182,71 @@ TEST_CASE("convolve: readings of random axes", "[backend]") {
     }
   }
 }
+
+namespace {
+
+template <class C>
+void check_pooling(backend::ConvolutionAxis rows, backend::ConvolutionAxis columns, std::size_t channels,
+                   std::size_t batch, bool largest) {
+  using T = typename C::Scalar;
+  const backend::Convolution c{rows, columns, channels, channels, channels};
+  INFO("rows " << rows.in << " to " << rows.out << " kernel " << rows.kernel << " stride " << rows.stride << " before "
+               << rows.before << ", columns " << columns.in << " to " << columns.out << " kernel " << columns.kernel
+               << " stride " << columns.stride << ", channels " << channels << " batch " << batch << " largest "
+               << largest);
+  Bench<C> bench;
+  std::vector<T> x = bench.random(batch * c.in_features(), 1);
+  for (T& v : x) v = std::round(v * 4) / 4;  // there are ties
+  const std::vector<T> dy = bench.random(batch * c.out_features(), 2);
+  Reals y(dy.size()), dx(x.size());
+  for (std::size_t o = 0; o < y.size(); ++o) {
+    const std::size_t s = o / c.out_features(), channel = o % channels, pixel = o % c.out_features() / channels;
+    std::vector<std::size_t> window;
+    for (std::size_t i = 0; i < rows.kernel; ++i)
+      for (std::size_t j = 0; j < columns.kernel; ++j) {
+        const auto row =
+            static_cast<long>(pixel / columns.out * rows.stride + i * rows.dilation) - static_cast<long>(rows.before);
+        const auto column = static_cast<long>(pixel % columns.out * columns.stride + j * columns.dilation) -
+                            static_cast<long>(columns.before);
+        if (row < 0 || column < 0 || row >= static_cast<long>(rows.in) || column >= static_cast<long>(columns.in))
+          continue;
+        window.push_back(s * c.in_features() +
+                         (static_cast<std::size_t>(row) * columns.in + static_cast<std::size_t>(column)) * channels +
+                         channel);
+      }
+    std::size_t best = window[0];
+    for (const std::size_t i : window) {
+      if (x[i] > x[best]) best = i;
+      if (!largest) y[o] += Real(x[i]) / Real(window.size()), dx[i] += Real(dy[o]) / Real(window.size());
+    }
+    if (largest) y[o] = x[best], dx[best] += dy[o];
+  }
+  const auto in = bench.batch({batch, c.in_features()}, x), up = bench.batch({batch, c.out_features()}, dy);
+  const auto out = bench.batch({batch, c.out_features()});
+  bench.compare(bench.repeated([&] {
+    bench.backend.pool(c, largest, in.in(), out.panels());
+    return out.rows();
+  }),
+                y);
+  bench.compare(bench.repeated([&] {
+    const auto result = bench.batch({batch, c.in_features()});
+    bench.backend.pool_gradient(c, largest, in.in(), out.in(), up.in(), result.panels());
+    return result.rows();
+  }),
+                dx);
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("pool: largest and mean, windows apart and shared", "[backend][conformance]", Cases) {
+  for (const bool largest : {true, false})
+    for (const std::size_t batch : {1, 5, 64, 70}) {
+      check_pooling<TestType>(axis(6, 2, 2), axis(8, 2, 2), 3, batch, largest);
+      check_pooling<TestType>(axis(7, 2, 2), axis(9, 3, 4), 18, batch, largest);
+      check_pooling<TestType>(axis(7, 3, 2, 1, 1, 1), axis(9, 3, 1, 1, 1, 1), 5, batch, largest);
+      check_pooling<TestType>(axis(7, 2, 3, 2), axis(9, 2, 1, 3), 2, batch, largest);
+      check_pooling<TestType>(axis(5, 5), axis(4, 4), 35, batch, largest);
+      check_pooling<TestType>(axis(5, 3, 3, 1, 1, 1), axis(4, 2, 2, 1, 1, 1), 4, batch, largest);
+    }
+  check_pooling<TestType>(axis(26, 2, 2), axis(26, 2, 2), 32, 70, true);
+}

@@ -11,7 +11,8 @@
 //              transpose: panels to one row a sample
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
 //   images     convolve, with bias and an elementwise function; convolve_input, convolve_filters: its gradients;
-//              convolution_memory: what they need, prepare_filters: what forward keeps of the filters
+//              convolution_memory: what they need, prepare_filters: what forward keeps of the filters;
+//              pool, pool_gradient: the largest or the mean of each window, channel by channel
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
@@ -111,6 +112,8 @@ concept Backend = std::movable<B> &&
   b.convolve(convolution, matrix, q, in, panels, q, f);      // filters, kept, x, y, bias or null
   b.convolve_input(convolution, matrix, in, panels, p);      // filters, dy, dx, scratch
   b.convolve_filters(convolution, in, in, matrix, p);        // dy, x, their gradient, scratch
+  b.pool(convolution, true, in, panels);                     // true: the largest, not the mean
+  b.pool_gradient(convolution, true, in, in, in, panels);    // x, y, dy, dx
   b.map(f, panels, in, values);
   b.map_sum(f, panels, vector, in, in);                      // vector = sums of the result over the batch
   b.reduce(f, vector, in, values);                           // the sums alone

@@ -8,6 +8,7 @@
 #include <tesla/backend/cpu/layout.hpp>
 #include <tesla/backend/cpu/loss.hpp>
 #include <tesla/backend/cpu/multiply.hpp>
+#include <tesla/backend/cpu/pooling.hpp>
 #include <tesla/backend/cpu/sparse.hpp>
 
 #include <cstring>
@@ -115,6 +116,16 @@ class Cpu {
   template <class T>
   void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T* scratch) {
     cpu::Convolve<T>(c).filters(dy, x, gradient, scratch);
+  }
+
+  template <class T>
+  void pool(const Convolution& c, bool largest, Panels<const T> x, Panels<T> y) {
+    largest ? cpu::Pool<T>(c).largest(x, y) : cpu::Pool<T>(c).mean(x, y);
+  }
+  template <class T>
+  void pool_gradient(const Convolution& c, bool largest, Panels<const T> x, Panels<const T> y, Panels<const T> dy,
+                     Panels<T> dx) {
+    largest ? cpu::Pool<T>(c).largest_gradient(x, y, dy, dx) : cpu::Pool<T>(c).mean_gradient(dy, dx);
   }
 
   template <class F, class T, class... In>

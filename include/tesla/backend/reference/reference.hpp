@@ -117,6 +117,31 @@ class Reference {
       });
   }
 
+  template <class T>
+  void pool(const Convolution& c, bool largest, Panels<const T> x, Panels<T> y) {
+    for (std::size_t s = 0; s < y.batch; ++s)
+      each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
+        T result = largest ? x.at(s, in[0]) : T(0);
+        for (const std::size_t i : in) result = largest ? std::max(result, x.at(s, i)) : result + x.at(s, i);
+        y.at(s, out) = largest ? result : result / static_cast<T>(in.size());
+      });
+  }
+  template <class T>
+  void pool_gradient(const Convolution& c, bool largest, Panels<const T> x, Panels<const T> y, Panels<const T> dy,
+                     Panels<T> dx) {
+    for (std::size_t s = 0; s < dx.batch; ++s) {
+      for (std::size_t i = 0; i < dx.features; ++i) dx.at(s, i) = T(0);
+      each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
+        for (const std::size_t i : in) {
+          if (!largest) dx.at(s, i) += dy.at(s, out) / static_cast<T>(in.size());
+          if (!largest || x.at(s, i) != y.at(s, out)) continue;
+          dx.at(s, i) += dy.at(s, out);  // the first of the largest
+          break;
+        }
+      });
+    }
+  }
+
   template <class F, class T, class... In>
   void map(const F& f, Panels<T> out, const In&... in) {
     for (std::size_t s = 0; s < out.batch; ++s)
@@ -244,6 +269,14 @@ class Reference {
                 f((y * c.columns.out + x) * c.filters + filter, (row * c.columns.in + column) * c.channels + from,
                   filter, (ky * c.columns.kernel + kx) * channels + channel);
               }
+  }
+
+  /// Calls f(feature of the output, features of the input in its window) for pooling.
+  template <class F>
+  static void each_window(const Convolution& c, const F& f) {
+    std::vector<std::vector<std::size_t>> windows(c.out_features());
+    each_weight(c, [&](std::size_t out, std::size_t in, std::size_t, std::size_t) { windows[out].push_back(in); });
+    for (std::size_t out = 0; out < windows.size(); ++out) f(out, windows[out]);
   }
 
   template <class T>
