@@ -113,6 +113,77 @@ void check_elementwise(const F& f, const Value& value, const Slope& slope) {
   }
 }
 
+/// The sum of y t over the sum of y.
+struct Quotient {
+  static constexpr std::size_t sums = 2;
+  static constexpr bool below_largest = false;
+  template <class D>
+  std::array<D, 2> terms(D y, D t) const {
+    return {y * t, y};
+  }
+  template <class D>
+  D cost(const std::array<D, 2>& sum) const {
+    return sum[0] / sum[1];
+  }
+  static Real expected(const Reals& y, const Reals& t, Reals& slopes) {
+    Real products = 0, sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) products += y[i] * t[i], sum += y[i];
+    for (std::size_t i = 0; i < y.size(); ++i) slopes[i] = (t[i] - products / sum) / sum;
+    return products / sum;
+  }
+};
+
+/// The logarithm of the sum of exp(y), less a mean of y, so that a shift of y changes nothing.
+struct LogOfSum {
+  static constexpr std::size_t sums = 3;
+  static constexpr bool below_largest = true;
+  template <class D>
+  std::array<D, 3> terms(D y, D t) const {
+    return {exp(y), y * t, t};
+  }
+  template <class D>
+  D cost(const std::array<D, 3>& sum) const {
+    return log(sum[0]) - sum[1] / sum[2];
+  }
+  static Real expected(const Reals& y, const Reals& t, Reals& slopes) {
+    Real total = 0, products = 0, mass = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) total += std::exp(y[i]), products += y[i] * t[i], mass += t[i];
+    for (std::size_t i = 0; i < y.size(); ++i) slopes[i] = std::exp(y[i]) / total - t[i] / mass;
+    return std::log(total) - products / mass;
+  }
+};
+
+template <class C, class F>
+void check_sums(Bench<C>& bench, Size size, const F& f) {
+  using T = typename C::Scalar;
+  const std::size_t batch = size.batch, features = size.features;
+  INFO("batch " << batch << " features " << features);
+  const std::vector<T> ys = bench.random(batch * features, 1, 0.1, 3), ts = bench.random(batch * features, 2, 0.1, 2),
+                       weights = bench.random(batch, 3, 0, 2);
+  const auto y = bench.batch(size, ys), t = bench.batch(size, ts);
+  const auto q = lane_weights(bench, batch, weights);
+  Real loss = 0;
+  Reals gradient;
+  for (std::size_t s = 0; s < batch; ++s) {
+    const auto row = [&](const std::vector<T>& all) {
+      return Reals(all.begin() + static_cast<std::ptrdiff_t>(s * features),
+                   all.begin() + static_cast<std::ptrdiff_t>((s + 1) * features));
+    };
+    Reals slopes(features);
+    loss += weights[s] * F::expected(row(ys), row(ts), slopes);
+    for (const Real slope : slopes) gradient.push_back(weights[s] * slope);
+  }
+  const auto result = bench.repeated([&] {
+    const auto dy = bench.batch(size);
+    const double with = bench.backend.loss_of_sums(f, y.in(), t.in(), q.data(), dy.panels());
+    REQUIRE(std::fabs(Real(with) - loss) <= C::tolerance * (std::sqrt(Real(batch)) + std::fabs(loss)));
+    const double alone = bench.backend.loss_of_sums(f, y.in(), t.in(), q.data(), Panels<T>());
+    REQUIRE(std::fabs(Real(alone - with)) <= C::tolerance * (1 + std::fabs(Real(with))));
+    return with_loss(dy.rows(), with);
+  });
+  bench.compare({result.begin(), result.end() - 2}, gradient);
+}
+
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("softmax and log_softmax, over groups", "[backend][conformance]", Cases) {
@@ -208,6 +279,29 @@ TEMPLATE_LIST_TEST_CASE("elementwise_loss: losses of all kinds of functions", "[
   check_elementwise<C>([](auto y, auto t) { return 3 - t * log(y) / 2 + sqrt(y); },
                        [](Real y, Real t) { return 3 - t * std::log(y) / 2 + std::sqrt(y); },
                        [](Real y, Real t) { return 1 / (2 * std::sqrt(y)) - t / (2 * y); });
+}
+
+TEMPLATE_LIST_TEST_CASE("loss_of_sums: sums over the features of a sample", "[backend][conformance]", Cases) {
+  Bench<TestType> bench;
+  std::vector<Size> all = sizes();
+  all.push_back({5000, 3});
+  for (const Size& size : all) {
+    check_sums(bench, size, Quotient());
+    check_sums(bench, size, LogOfSum());
+  }
+}
+
+// Zero times an infinity: what is not finite must not come out of samples that do not count.
+TEMPLATE_LIST_TEST_CASE("loss_of_sums: samples without weight do not count", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  const auto y = bench.batch({3, 2}, {1, 2, 0, 0, 3, 1}), t = bench.batch({3, 2}, {1, 1, 0, 0, 2, 2});
+  const auto dy = bench.batch({3, 2});
+  const auto q = lane_weights(bench, 3, {1, 0, 2});
+  CHECK(bench.backend.loss_of_sums(Quotient(), y.in(), t.in(), q.data(), dy.panels()) == 3 / T(3) + 2 * 8 / T(4));
+  const std::vector<T> gradient = dy.rows();
+  CHECK(gradient[2] == 0);
+  CHECK(gradient[3] == 0);
 }
 
 TEMPLATE_LIST_TEST_CASE("elementwise_loss: the derivative of a distance of 0 is 0", "[backend][conformance]", Cases) {

@@ -16,7 +16,7 @@
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
-//   losses     cross_entropy, elementwise_loss
+//   losses     cross_entropy, elementwise_loss; loss_of_sums: of sums over the features of each sample
 //   updates    update, update_product: optimizers, one pass over the parameters; squared_norm
 //
 // Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
@@ -80,6 +80,18 @@ struct AnyFunctor {
   }
   static constexpr bool from_output = true;
 };
+struct AnySums {
+  static constexpr std::size_t sums = 1;
+  static constexpr bool below_largest = false;
+  template <class D>
+  std::array<D, 1> terms(D y, D target) const {
+    return {y * target};
+  }
+  template <class D>
+  D cost(const std::array<D, 1>& sum) const {
+    return sum[0];
+  }
+};
 struct AnyUpdate {
   template <class V, class S>
   void operator()(V& weight, V gradient, S&) const {
@@ -93,7 +105,7 @@ template <class B, class T = float>
 concept Backend = std::movable<B> &&
     requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
              Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
-             const Convolution& convolution, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnyUpdate update,
+             const Convolution& convolution, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
   { B::host_memory } -> std::convertible_to<bool>;
@@ -123,6 +135,9 @@ concept Backend = std::movable<B> &&
   b.softmax_gradient(in, in, panels, n, true);               // y, dy, dx
   { b.cross_entropy(in, target, q, panels) } -> std::same_as<double>;         // from logits; q: weights of the samples
   { b.elementwise_loss(f, in, in, q, panels) } -> std::same_as<double>;
+  // A sample costs sums.cost(its sums over the features of sums.terms(y, target)), both run on dual numbers. Where
+  // below_largest, the terms are of y less the sample's largest, which must not change the cost.
+  { b.loss_of_sums(sums, in, in, q, panels) } -> std::same_as<double>;
   b.update(update, updated, q);                              // q: the gradient, laid out as the parameter
   b.update_product(update, updated, product);                // the gradient is the product, its c is not used
   { b.squared_norm(matrix) } -> std::same_as<double>;

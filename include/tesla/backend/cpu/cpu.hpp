@@ -165,6 +165,10 @@ class Cpu {
   double elementwise_loss(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
     return cpu::sum_loss<T>(&cpu::loss_kernel<T, F>, &f, y, target, weights, gradient);
   }
+  template <class F, class T>
+  double loss_of_sums(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+    return cpu::loss_of_sums<T>(&cpu::sums_kernel<T, F>, &f, y, target, weights, gradient);
+  }
 
   template <class F, class T, std::size_t Slots>
   void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {

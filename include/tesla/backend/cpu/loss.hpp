@@ -180,4 +180,76 @@ double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<c
   return total;
 }
 
+/// The costs of a vector of samples and their gradients, both times the weights; the gradient may be null. Features lie
+/// `stride` apart.
+template <class T>
+using SumsKernel = void (*)(const void* f, const T* y, const T* target, const T* weights, T* cost, T* gradient,
+                            std::size_t features, std::size_t stride, std::size_t n);
+
+template <class T, class F>
+void sums_kernel(const void* context, const T* y, const T* target, const T* weights, T* cost, T* gradient,
+                 std::size_t features, std::size_t stride, std::size_t n) {
+  const F f = *static_cast<const F*>(context);
+  using V = Vector<T>;
+  using D = math::Dual<V>;
+  using Indices = std::make_index_sequence<F::sums>;
+  const V zero(T(0)), one(T(1)), weight = load(weights, n);
+  const V largest = F::below_largest ? detail::largest_of(y, features, stride, n) : zero;
+  const std::size_t end = features * stride;
+  const auto terms = [&](std::size_t i) {
+    return f.terms(D(load(y + i, n) - largest, one), D(load(target + i, n), zero));
+  };
+  V sums[F::sums], slopes[F::sums], costs;
+  for (V& sum : sums) sum = zero;
+  for (std::size_t i = 0; i < end; i += stride) {
+    const auto term = terms(i);
+    unroll<F::sums>([&](auto k) { sums[k] += term[k].value; });
+  }
+  // Of samples without weight nothing counts, finite or not: unused lanes are among them.
+  const auto live = weight != zero;
+  unroll<F::sums>([&](auto k) {
+    const D result = [&]<std::size_t... I>(std::index_sequence<I...>) {
+      return f.cost(std::array<D, F::sums>{D(sums[I], I == k ? one : zero)...});
+    }
+    (Indices());
+    costs = result.value;
+    slopes[k] = weight * result.slope;
+  });
+  store(cost, xsimd::select(live, V(weight * costs), zero), n);
+  if (gradient == nullptr) return;
+  for (std::size_t i = 0; i < end; i += stride) {
+    const auto term = terms(i);
+    V slope = zero;
+    unroll<F::sums>([&](auto k) { slope += slopes[k] * term[k].slope; });
+    store(gradient + i, xsimd::select(live, slope, zero), n);
+  }
+}
+
+/// A loss of sums over the features of each sample.
+template <class T>
+double loss_of_sums(SumsKernel<T> kernel, const void* f, Panels<const T> y, Panels<const T> target, const T* weights,
+                    Panels<T> gradient) {
+  constexpr std::size_t chunks = 64;
+  std::array<double, chunks> partial{};  // by shape and never by thread
+  const std::size_t vectors = (y.lanes + width<T> - 1) / width<T>, all = y.panels() * vectors,
+                    pieces = std::min(chunks, all);
+  if (pieces == 0) return 0;
+  parallel_for(pieces, 2 * nanoseconds::exponential<T> * static_cast<double>(y.size()) / static_cast<double>(pieces),
+               [&](std::size_t begin, std::size_t end) {
+                 for (std::size_t piece = begin; piece < end; ++piece)
+                   for (std::size_t i = all * piece / pieces; i < all * (piece + 1) / pieces; ++i) {
+                     const std::size_t panel = i / vectors, lane = i % vectors * width<T>, n = y.lanes - lane,
+                                       first = panel * y.lanes + lane;
+                     T cost[width<T>];
+                     kernel(f, y.panel(panel) + lane, target.panel(panel) + lane, weights + first, cost,
+                            gradient ? gradient.panel(panel) + lane : nullptr, y.features, y.lanes, n);
+                     for (std::size_t s = 0; s < std::min(n, width<T>) && first + s < y.batch; ++s)
+                       partial[piece] += static_cast<double>(cost[s]);
+                   }
+               });
+  double total = 0;
+  for (const double value : partial) total += value;
+  return total;
+}
+
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu

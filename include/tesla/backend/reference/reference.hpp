@@ -223,6 +223,44 @@ class Reference {
       }
     return loss;
   }
+  template <class F, class T>
+  double loss_of_sums(const F& f, Panels<const T> y, Panels<const T> target, const T* weights, Panels<T> gradient) {
+    using D = math::Dual<T>;
+    double loss = 0;
+    for (std::size_t s = 0; s < y.batch; ++s) {
+      if (weights[s] == T(0)) {  // nothing counts, finite or not
+        for (std::size_t i = 0; gradient && i < y.features; ++i) gradient.at(s, i) = T(0);
+        continue;
+      }
+      T largest(0);
+      for (std::size_t i = 0; F::below_largest && i < y.features; ++i)
+        largest = i == 0 ? y.at(s, i) : std::max(largest, y.at(s, i));
+      const auto terms = [&](std::size_t i) {
+        return f.terms(D(y.at(s, i) - largest, T(1)), D(target.at(s, i), T(0)));
+      };
+      std::array<T, F::sums> sums{}, slopes{};
+      for (std::size_t i = 0; i < y.features; ++i) {
+        const auto term = terms(i);
+        for (std::size_t k = 0; k < F::sums; ++k) sums[k] += term[k].value;
+      }
+      T cost(0);
+      for (std::size_t k = 0; k < F::sums; ++k) {
+        const D result = [&]<std::size_t... I>(std::index_sequence<I...>) {
+          return f.cost(std::array<D, F::sums>{D(sums[I], T(I == k))...});
+        }
+        (std::make_index_sequence<F::sums>());
+        cost = result.value, slopes[k] = result.slope;
+      }
+      loss += static_cast<double>(weights[s] * cost);
+      for (std::size_t i = 0; gradient && i < y.features; ++i) {
+        const auto term = terms(i);
+        T slope(0);
+        for (std::size_t k = 0; k < F::sums; ++k) slope += slopes[k] * term[k].slope;
+        gradient.at(s, i) = weights[s] * slope;
+      }
+    }
+    return loss;
+  }
 
   template <class F, class T, std::size_t Slots>
   void update(const F& f, Updated<T, Slots> parameter, const T* gradient) {
