@@ -44,7 +44,7 @@ template <class... Parts>
 /// A path that the system would read as another one, or as none, is refused.
 inline const char* checked_path(const std::string& path) {
   if (path.empty()) raise<FileError>("the path of a file is empty");
-  if (path.find('\0') != path.npos) raise<FileError>("the path ", quoted(path), " contains a zero byte");
+  if (path.find('\0') != path.npos) raise<FileError>("the path ", detail::quoted(path), " contains a zero byte");
   return path.c_str();
 }
 
@@ -97,7 +97,7 @@ inline std::string follow_links(const std::string& path) {
     result = next.starts_with('/') ? next : folder_of(result) + "/" + next;
   }
   errno = ELOOP;
-  raise_errno("cannot write ", quoted(path));
+  raise_errno("cannot write ", detail::quoted(path));
 }
 
 }  // namespace detail
