@@ -11,7 +11,11 @@
 #include <tesla/layer/input.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
+#include <tesla/loss/focal.hpp>
+#include <tesla/loss/hinge.hpp>
+#include <tesla/loss/kl_divergence.hpp>
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
 #include <tesla/metric/confusion_matrix.hpp>

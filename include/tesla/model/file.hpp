@@ -8,7 +8,11 @@
 #include <tesla/layer/input.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
+#include <tesla/loss/focal.hpp>
+#include <tesla/loss/hinge.hpp>
+#include <tesla/loss/kl_divergence.hpp>
 #include <tesla/loss/regression.hpp>
 #include <tesla/metric/accuracy.hpp>
 #include <tesla/metric/confusion_matrix.hpp>
@@ -246,12 +250,11 @@ template <class T, class B>
                                                      training.set_optimizer(optimizer);
                                                    });
   with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy,
-            loss::CategoricalCrossEntropy, loss::SparseCategoricalCrossEntropy>(description.at("loss"), "the loss",
-                                                                                [&](const auto& l) {
-                                                                                  if constexpr (requires { l.check(); })
-                                                                                    l.check();
-                                                                                  training.set_loss(l, metrics);
-                                                                                });
+            loss::CategoricalCrossEntropy, loss::SparseCategoricalCrossEntropy, loss::Focal, loss::Hinge,
+            loss::KLDivergence, loss::CosineSimilarity>(description.at("loss"), "the loss", [&](const auto& l) {
+    if constexpr (requires { l.check(); }) l.check();
+    training.set_loss(l, metrics);
+  });
 }
 
 }  // namespace detail
