@@ -6,8 +6,10 @@
 #include <tesla/model/network.hpp>
 #include <tesla/model/summary.hpp>
 #include <tesla/train/callback.hpp>
+#include <tesla/train/controls.hpp>
 #include <tesla/train/interrupt.hpp>
 #include <tesla/train/loader.hpp>
+#include <tesla/train/options.hpp>
 #include <tesla/train/progress.hpp>
 
 #include <cmath>
@@ -20,33 +22,8 @@
 
 namespace tesla::inline TESLA_TARGET {
 
-struct SequentialOptions {
-  std::uint64_t seed = 0;  // of the initial parameters
-};
-
-struct EvaluateOptions {
-  std::size_t batch_size = 256;
-};
-
-struct PredictOptions {
-  std::size_t batch_size = 256;
-};
-
-template <class Model>
-struct FitOptions {
-  std::size_t epochs = 1;
-  std::size_t batch_size = 32;
-  bool shuffle = true;
-  std::uint64_t seed = 0;         // of the shuffling
-  data::Samples validation = {};  // a dataset, or {x, y}: evaluated after each epoch
-  ArrayView sample_weight = {};   // one weight a sample, multiplied onto its loss
-  std::vector<train::AnyCallback<Model>> callbacks = {};
-  int verbose = 1;                 // 0 silent, 1 a bar on a terminal and else a line an epoch, 2 a line an epoch
-  bool stop_on_interrupt = false;  // Ctrl-C ends training after the batch, with the history so far
-};
-
 template <class T, class B>
-class BasicSequential {
+class BasicSequential : public train::Controls<BasicSequential<T, B>> {
  public:
   using Scalar = T;
   using Options = FitOptions<BasicSequential>;
@@ -85,6 +62,7 @@ class BasicSequential {
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
     training_.set_loss(std::move(loss), std::move(metrics));
+    if (training_.averages_in_place) train::exchange_averages(net(), training_);
     training_.set_optimizer(std::move(optimizer));
     net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
   }
@@ -208,6 +186,7 @@ class BasicSequential {
   /// The parts, for those who build on them.
   model::Network<T, B>& network() { return net(); }
   const model::Training<T, B>& training() const { return training_; }
+  model::Training<T, B>& training() { return training_; }
 
  private:
   using Loader = train::Loader<T, B>;
@@ -261,19 +240,20 @@ class BasicSequential {
   }
   void need_slots() {
     auto& store = net().store();
-    if (store.slots() != training_.optimizer->slots()) store.allocate_slots(training_.optimizer->slots());
-    training_.slot_pointers.resize(store.slots());
+    if (store.slots() != training_.optimizer->slots() + store.averaged())
+      store.allocate_slots(training_.optimizer->slots());
+    training_.rules.check_options(training_.optimizer->facts());
+    training_.rules.settings(net());
   }
+  static constexpr std::size_t batch_size_limit = std::size_t{1} << 40;  // beyond any memory, far below an overflow
   static std::size_t checked_batch(std::size_t size, std::string_view who) {
-    constexpr std::size_t most = std::size_t{1} << 40;  // far beyond any memory, far below an overflow
-    if (size == 0 || size > most)
-      raise<UsageError>(who, ": .batch_size has to lie between 1 and ", most, ", not ", size);
+    if (size == 0 || size > batch_size_limit)
+      raise<UsageError>(who, ": .batch_size has to lie between 1 and ", batch_size_limit, ", not ", size);
     return size;
   }
 
   double step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count, Scorer* scorer,
-              const train::StepName& name);
-  void update(model::Workspace<T>& w, const train::StepName& name);
+              const train::Share& share, backend::Memory<T, B>& sums, const train::StepName& name);
   void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
 
   std::unique_ptr<model::Network<T, B>> network_;
@@ -283,7 +263,8 @@ class BasicSequential {
 
 template <class T, class B>
 double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count,
-                                   Scorer* scorer, const train::StepName& name) {
+                                   Scorer* scorer, const train::Share& share, backend::Memory<T, B>& sums,
+                                   const train::StepName& name) {
   const FlushSubnormals flush;
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
@@ -297,60 +278,8 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
   net().backward(w);
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);
-  update(w, name);
+  train::Update<T, B>(net(), training_, w, sums).run(share, name);
   return loss;
-}
-
-template <class T, class B>
-void BasicSequential<T, B>::update(model::Workspace<T>& w, const train::StepName& name) {
-  B& backend = net().backend();
-  auto& store = net().store();
-  const auto slots = net().gradient_slots();
-  const auto check = [&](double squares, std::string_view parameter) {
-    if (!is_finite(squares))
-      raise<DataError>(name, "the gradient of ", parameter,
-                       " is not finite. The parameters are as the step before left them; try a "
-                       "smaller learning rate, or .clip_norm");
-  };
-  // All are looked at before the first parameter changes. A sum of products dy x^T that is not stored is no longer than
-  // |dy| |x|; it is made where that is not enough to know it finite.
-  const auto length_of = [&](Panels<const T> p) {
-    if (p.data == w.input().data) return w.input_limit() * std::sqrt(static_cast<double>(p.batch * p.features));
-    return std::sqrt(net().squared_norm(p));
-  };
-  const double clip = training_.optimizer->facts().clip_norm;
-  double squares = 0;
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    auto& s = slots[i];
-    if (s.dy && clip == 0 && length_of(s.dy) * length_of(s.x) <= static_cast<double>(std::numeric_limits<T>::max()))
-      continue;
-    if (s.dy) backend.multiply(net().gradient_product(w, s));
-    s.dy = {};
-    const double own = backend.squared_norm(s.gradient);
-    check(own, store.places()[i].name);
-    squares += own;
-  }
-  if (clip > 0) {
-    check(squares, "all parameters");
-    const double norm = std::sqrt(squares);
-    if (norm > clip)
-      for (const auto& s : slots) {
-        const Panels<T> all{s.gradient.data, s.gradient.rows * s.gradient.stride, 1, 1};
-        backend.map([scale = clip / (norm + 1e-6)](auto g) { return g * math::number<decltype(g)>(scale); }, all,
-                    Panels<const T>(all));
-      }
-  }
-  store.touch();
-  const std::size_t number = ++training_.step;
-  std::vector<T*>& state = training_.slot_pointers;
-  for (std::size_t i = slots.size(); i-- > 0;) {
-    for (std::size_t s = 0; s < state.size(); ++s) state[s] = store.slot(s) + store.places()[i].offset;
-    if (slots[i].dy)
-      training_.optimizer->update(backend, number, slots[i].rate, slots[i].value, state, nullptr,
-                                  net().gradient_product(w, slots[i]));
-    else
-      training_.optimizer->update(backend, number, slots[i].rate, slots[i].value, state, slots[i].gradient.data, {});
-  }
 }
 
 template <class T, class B>
@@ -360,6 +289,10 @@ template <class T, class B>
   const std::size_t batch_size = checked_batch(options.batch_size, "fit");
   if (options.verbose < 0 || options.verbose > 2)
     raise<UsageError>("fit: .verbose is 0, 1 or 2, not ", options.verbose);
+  if (options.accumulate == 0 || options.accumulate > batch_size_limit)
+    raise<UsageError>("fit: .accumulate has to be 1 or more batches, not ", options.accumulate);
+  if (!(options.average >= 0 && options.average < 1))
+    raise<UsageError>("fit: .average has to lie in [0, 1), not ", options.average);
   data::Samples samples = given;
   if (!options.sample_weight.empty()) samples.weight = options.sample_weight;
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
@@ -367,9 +300,11 @@ template <class T, class B>
   need_slots();
   training_.batch_size = batch_size;
   Loader loader(samples, net(), *training_.loss, "fit: ");
+  loader.weigh_classes(options.class_weight, *training_.loss);
   std::optional<Loader> validation;
   if (options.validation.given()) validation.emplace(options.validation, net(), *training_.loss, "fit: validation ");
   built.keep();
+  train::begin_averages(net(), training_, options.average > 0);
 
   const std::size_t size = loader.size(), batches = (size + batch_size - 1) / batch_size;
   std::vector<std::uint32_t> order(options.shuffle ? size : 0);
@@ -379,11 +314,16 @@ template <class T, class B>
   std::optional<Scorer> validation_scorer;
   if (validation) validation_scorer.emplace(training_.own_metrics(), validation->scope(), "val_");
   train::Moment<BasicSequential> moment{*this, 0, options.epochs, 0, batches, scores};
+  moment.warnings = &history.warnings;
   const auto tell = [&](Event event) {
     for (const auto& callback : options.callbacks) callback(event, moment);
   };
+  const bool batches_watched = std::any_of(options.callbacks.begin(), options.callbacks.end(),
+                                           [](const auto& callback) { return callback.watches_batches(); });
   const train::Interrupt interrupt(options.stop_on_interrupt);
   train::Progress progress(options.verbose, options.epochs, size);
+  const train::Grouping grouping{size, batch_size, options.accumulate};
+  backend::Memory<T, B> sums;  // of gradients, where a step takes several batches
 
   struct Fitting {
     bool& flag;
@@ -391,8 +331,7 @@ template <class T, class B>
     ~Fitting() { flag = false; }
   };
   const Fitting fitting(fitting_);
-  tell(Event::fit_begin);
-  for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) {
+  const auto run_epoch = [&](std::size_t epoch) {
     moment.epoch = epoch, moment.batch = 0;
     scorer.reset();
     scores.truncate(scorer.size());  // those of the validation are of the epoch before
@@ -400,7 +339,7 @@ template <class T, class B>
     tell(Event::epoch_begin);
     if (moment.stop) {
       history.interrupted = true;
-      break;
+      return;
     }
     // The order depends on how often the model was trained before, so that going on after a load is as if it never
     // stopped.
@@ -408,8 +347,13 @@ template <class T, class B>
     for (std::size_t batch = 0; batch < batches && !moment.stop; ++batch) {
       const std::size_t first = batch * batch_size, count = std::min(batch_size, size - first);
       moment.batch = batch + 1;
-      step(loader, options.shuffle ? order.data() : nullptr, first, count, &scorer, {"fit", epoch, batch + 1});
-      if (!options.callbacks.empty()) {
+      if (training_.averages_in_place) train::exchange_averages(net(), training_);  // a callback left them there
+      const train::Share share = grouping(batch);
+      moment.loss = step(loader, options.shuffle ? order.data() : nullptr, first, count, &scorer, share, sums,
+                         {"fit", epoch, batch + 1});
+      moment.stepped = share.last;
+      if (options.average > 0 && share.last) train::average_parameters(net(), training_, options.average);
+      if (batches_watched) {
         scorer.write(scores);
         tell(Event::batch_end);
       }
@@ -429,6 +373,7 @@ template <class T, class B>
                          " has left the range of finite numbers; try a smaller learning rate");
     training_.scored = scorer.metrics();
     if (validation) {
+      const train::WithAverages<T, B> averaged(net(), training_);
       evaluate(*validation, std::max<std::size_t>(batch_size, 64), *validation_scorer);
       validation_scorer->write(scores);
     }
@@ -438,6 +383,14 @@ template <class T, class B>
     }
     progress.end_epoch(epoch, std::min(moment.batch * batch_size, size), scores);
     tell(Event::epoch_end);
+  };
+  try {
+    tell(Event::fit_begin);
+    for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) run_epoch(epoch);
+  } catch (...) {
+    train::tell_error(options.callbacks, moment);
+    if (!moment.handled) throw;
+    history.interrupted = true;
   }
   if (moment.stop && moment.epoch < options.epochs) history.interrupted = true;
   tell(Event::fit_end);
@@ -452,7 +405,8 @@ double BasicSequential<T, B>::train_step(const data::Samples& batch) {
   need_slots();
   Loader loader(batch, net(), *training_.loss, "train_step: ");
   built.keep();
-  return step(loader, nullptr, 0, loader.size(), nullptr, {"train_step"});
+  backend::Memory<T, B> none;
+  return step(loader, nullptr, 0, loader.size(), nullptr, {}, none, {"train_step"});
 }
 
 template <class T, class B>

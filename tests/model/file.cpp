@@ -66,9 +66,9 @@ struct Scale {
   }
 };
 
-/// Adagrad (Duchi, Hazan and Singer 2011).
-struct Adagrad {
-  static constexpr std::string_view kind = "Adagrad";
+/// Adagrad under a name of its own (Duchi, Hazan and Singer 2011).
+struct OwnAdagrad {
+  static constexpr std::string_view kind = "OwnAdagrad";
   static constexpr std::size_t slots = 1;
 
   auto at(std::size_t) const {
@@ -296,9 +296,9 @@ TEST_CASE("models with parts of one's own come back through restore", "[file]") 
     m.add_layer(Dense({.units = 2}));
     m.compile(tesla::optim::Adam(), quartic);
   });
-  check("Adagrad", [&](Sequential& m) {
+  check("OwnAdagrad", [&](Sequential& m) {
     m.add_layer(Dense({.units = 2}));
-    m.compile(Adagrad(), tesla::loss::MeanSquaredError());
+    m.compile(OwnAdagrad(), tesla::loss::MeanSquaredError());
   });
 }
 

@@ -3,6 +3,8 @@
 
 #include <tesla/io/json.hpp>
 #include <tesla/layer/activation.hpp>
+#include <tesla/layer/window.hpp>
+#include <tesla/optimizer/schedule.hpp>
 
 #include <string>
 #include <vector>
@@ -17,14 +19,37 @@ struct FieldWriter {
   void operator()(std::string_view name, std::size_t value) { object.set(name, value); }
   void operator()(std::string_view name, double value) { object.set(name, value); }
   void operator()(std::string_view name, const std::string& value) { object.set(name, value); }
+  template <class N>
+  void operator()(std::string_view name, const std::vector<N>& value) {
+    object.set(name, io::Json::array(value));
+  }
   void operator()(std::string_view name, const Shape& value) {
     object.set(name, io::Json::array(std::vector<std::size_t>(value.begin(), value.end())));
+  }
+  void operator()(std::string_view name, const layer::Extents& value) {
+    object.set(name, io::Json::array(std::vector<std::size_t>(value.begin(), value.end())));
+  }
+  /// "valid", "same" or the four sides.
+  void operator()(std::string_view name, const layer::Padding& value) {
+    using Kind = layer::Padding::Kind;
+    if (value.kind == Kind::sides)
+      object.set(name, io::Json::array(std::vector<std::size_t>(value.sides.begin(), value.sides.end())));
+    else
+      object.set(name, std::string(value.kind == Kind::same ? "same" : "valid"));
   }
   void operator()(std::string_view name, const layer::Activation& value) {
     object.set(name, pair(value.function_name(), value.parameter));
   }
   void operator()(std::string_view name, const init::Initializer& value) {
     object.set(name, pair(init::Initializer::names[static_cast<std::size_t>(value.kind)], value.parameter));
+  }
+  /// A number is one in the file too.
+  void operator()(std::string_view name, schedule::LearningRate value) {
+    if (value.constant()) return object.set(name, value.at(1)), void();
+    FieldWriter options;
+    options.object.set("kind", std::string(value.kind()));
+    value.fields(options);
+    object.set(name, std::move(options.object));
   }
 
  private:
@@ -44,6 +69,20 @@ struct FieldReader {
   void operator()(std::string_view name, Shape& value) const {
     if (object.contains(name)) value = Shape(std::span<const std::size_t>(object.get<std::vector<std::size_t>>(name)));
   }
+  void operator()(std::string_view name, layer::Extents& value) const {
+    if (object.contains(name)) numbers(name, value);
+  }
+  void operator()(std::string_view name, layer::Padding& value) const {
+    const io::Json* found = object.find(name);
+    if (found == nullptr) return;
+    if (!found->is_string()) {
+      value.kind = layer::Padding::Kind::sides;
+      return numbers(name, value.sides);
+    }
+    const auto kind = found->as<std::string>();
+    if (kind != "same" && kind != "valid") raise<FormatError>("\"", kind, "\" is no padding that this version knows");
+    value = kind == "same" ? same : valid;
+  }
   void operator()(std::string_view name, layer::Activation& value) const {
     if (const io::Json* found = object.find(name)) {
       value.function = static_cast<layer::NamedActivation::Function>(index_of(*found, layer::NamedActivation::names));
@@ -59,8 +98,29 @@ struct FieldReader {
       value.parameter = found->get<double>("parameter");
     }
   }
+  template <class N>
+  void operator()(std::string_view name, std::vector<N>& value) const {
+    value = object.get<std::vector<N>>(name, value);
+  }
+  void operator()(std::string_view name, schedule::LearningRate& value) const {
+    const io::Json* found = object.find(name);
+    if (found == nullptr) return;
+    if (found->is_number()) {
+      value = found->as<double>();
+      return;
+    }
+    const auto kind = found->get<std::string>("kind");
+    if (!value.become(kind)) raise<FormatError>("\"", kind, "\" is not a schedule that this version knows");
+    value.fields(FieldReader{*found});
+  }
 
  private:
+  template <std::size_t N>
+  void numbers(std::string_view name, std::array<std::size_t, N>& value) const {
+    const auto found = object.get<std::vector<std::size_t>>(name);
+    if (found.size() != N) raise<FormatError>("\"", name, "\" takes ", N, " numbers, not ", found.size());
+    std::copy(found.begin(), found.end(), value.begin());
+  }
   template <std::size_t N>
   static std::size_t index_of(const io::Json& value, const std::array<std::string_view, N>& names) {
     const auto name = value.get<std::string>("name");

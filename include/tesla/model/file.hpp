@@ -22,7 +22,11 @@
 #include <tesla/metric/roc_auc.hpp>
 #include <tesla/metric/top_k.hpp>
 #include <tesla/model/training.hpp>
+#include <tesla/optimizer/adagrad.hpp>
 #include <tesla/optimizer/adam.hpp>
+#include <tesla/optimizer/lamb.hpp>
+#include <tesla/optimizer/lion.hpp>
+#include <tesla/optimizer/rmsprop.hpp>
 #include <tesla/optimizer/sgd.hpp>
 
 #include <optional>
@@ -65,12 +69,18 @@ template <class T, class B>
     result.set("loss", described(training.loss->facts().kind, training.loss->facts().options));
     result.set("optimizer", described(training.optimizer->facts().kind, training.optimizer->facts().options));
     result.set("metrics", std::move(metrics));
+    if (training.rate_factor != 1) result.set("rate_factor", training.rate_factor);
   }
+  if (!training.rules.empty()) result.set("rules", training.rules.write());
+  if (network.store().averaged())
+    result.set("averages",
+               io::Json::object({{"steps", training.averaged_steps}, {"in_place", training.averages_in_place}}));
   return result;
 }
 
-inline std::string slot_name(const std::string& parameter, std::size_t slot) {
-  return text(parameter, ".optimizer.", slot);
+/// Where a file has the state of a parameter: the optimizer's slots, and after them the running average.
+inline std::string slot_name(const std::string& parameter, std::size_t slot, std::size_t optimizer_slots) {
+  return slot == optimizer_slots ? parameter + ".average" : text(parameter, ".optimizer.", slot);
 }
 
 /// A file opened as a model: its tensors, and its description.
@@ -125,6 +135,10 @@ template <class T>
 struct Contents {
   std::vector<Tensor<T>> values;  // of each parameter and, after it, of the optimizer's slots
   std::size_t slots = 0, step = 0, epochs = 0;
+  double rate_factor = 1;
+  std::optional<ParameterRules> rules = {};
+  bool averaged = false, averages_in_place = false;  // the averages are in the last slot
+  std::size_t averaged_steps = 0;
 };
 
 /// With the optimizer's state, where the file and the model have it.
@@ -136,11 +150,26 @@ template <class T, class B>
   const bool with_state = training.optimizer && optimizer != nullptr &&
                           optimizer->template get<std::string>("kind") == training.optimizer->facts().kind;
   Contents<T> contents;
-  contents.slots = with_state ? training.optimizer->slots() : 0;
+  const std::size_t own_slots = with_state ? training.optimizer->slots() : 0;
+  const io::Json* averages = with_state ? file.description.find("averages") : nullptr;
+  if (averages != nullptr) {
+    contents.averaged = true;
+    contents.averages_in_place = averages->template get<bool>("in_place");
+    contents.averaged_steps = averages->template get<std::size_t>("steps");
+  }
+  contents.slots = own_slots + contents.averaged;
+  if (with_state) contents.rate_factor = file.description.template get<double>("rate_factor", 1.0);
+  if (!(contents.rate_factor >= 0 && is_finite(contents.rate_factor)))
+    raise<FormatError>('"', file.path, "\": a rate_factor of ", contents.rate_factor);
+  if (const io::Json* rules = file.description.find("rules")) try {
+      contents.rules = ParameterRules::read(*rules);
+    } catch (const UsageError& e) {
+      raise<FormatError>('"', file.path, "\": rules: ", e.what());
+    }
   for (const auto& p : places) {
     contents.values.push_back(file.template tensor<T>(p.name, p.shape));
     for (std::size_t s = 0; s < contents.slots; ++s)
-      contents.values.push_back(file.template tensor<T>(slot_name(p.name, s), p.shape));
+      contents.values.push_back(file.template tensor<T>(slot_name(p.name, s, own_slots), p.shape));
   }
   if (const auto step = file.description.template get<std::size_t>("step"); with_state) contents.step = step;
   contents.epochs = file.description.template get<std::size_t>("epochs");
@@ -150,7 +179,7 @@ template <class T, class B>
 template <class T, class B>
 [[gnu::cold]] void write_contents(const Contents<T>& contents, Network<T, B>& network, Training<T, B>& training) {
   auto& store = network.store();
-  if (training.optimizer) store.allocate_slots(training.optimizer->slots());
+  if (training.optimizer) store.allocate_slots(training.optimizer->slots() + contents.averaged, contents.averaged);
   auto value = contents.values.begin();
   for (const auto& p : store.places()) {
     store.write(store.values(), p, (value++)->data());
@@ -158,6 +187,10 @@ template <class T, class B>
   }
   training.step = contents.step;
   training.epochs = contents.epochs;
+  training.rate_factor = contents.rate_factor;
+  if (contents.rules) training.rules = *contents.rules;
+  training.averaged_steps = contents.averaged_steps;
+  training.averages_in_place = contents.averages_in_place;
 }
 
 template <class X>
@@ -244,11 +277,11 @@ template <class T, class B>
   if (!description.contains("optimizer")) return;
   std::vector<AnyMetric<T>> metrics;
   for (const io::Json& m : description.at("metrics").elements()) metrics.push_back(read_metric<T>(m));
-  with_kind<optim::SGD, optim::Adam, optim::AdamW>(description.at("optimizer"), "the optimizer",
-                                                   [&](const auto& optimizer) {
-                                                     optimizer.check();
-                                                     training.set_optimizer(optimizer);
-                                                   });
+  with_kind<optim::SGD, optim::Adam, optim::AdamW, optim::RMSprop, optim::Adagrad, optim::Lion, optim::LAMB>(
+      description.at("optimizer"), "the optimizer", [&](const auto& optimizer) {
+        optimizer.check();
+        training.set_optimizer(optimizer);
+      });
   with_kind<loss::MeanSquaredError, loss::MeanAbsoluteError, loss::Huber, loss::BinaryCrossEntropy,
             loss::CategoricalCrossEntropy, loss::SparseCategoricalCrossEntropy, loss::Focal, loss::Hinge,
             loss::KLDivergence, loss::CosineSimilarity>(description.at("loss"), "the loss", [&](const auto& l) {
@@ -280,7 +313,7 @@ template <class T, class B>
       tensors.push_back({p.name + ".indices", io::dtype_of<std::int32_t>(), {pattern.indices().size()}});
     }
     for (std::size_t s = 0; s < slots; ++s)
-      tensors.push_back({detail::slot_name(p.name, s), io::dtype_of<T>(), p.shape});
+      tensors.push_back({detail::slot_name(p.name, s, slots - store.averaged()), io::dtype_of<T>(), p.shape});
   }
   const io::Json metadata = io::Json::object({{"tesla", detail::description(network, training).write()}});
   io::SafeTensorsWriter writer(path, tensors, metadata);

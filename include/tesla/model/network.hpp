@@ -50,6 +50,10 @@ class Network {
   const Shape& input_shape() const { return input_; }
   const Shape& output_shape() const { return entries_.empty() ? input_ : entries_.back().out; }
   std::uint64_t seed() const { return seed_; }
+  /// A number, never 0, that is another one whenever the parameters have other places, and in every other network.
+  std::uint64_t structure() const { return structure_; }
+  /// Layers before this one need no gradients.
+  void train_from(std::size_t layer) { first_trained_ = layer; }
 
   template <layer::Layer L>
   [[gnu::cold]] void add(L layer) {
@@ -103,7 +107,7 @@ class Network {
         initialise(store, first[i] + j, setups[i].parameters()[j], i != replaced);
     // Only now, so that what the initialisers took is never there together with it.
     store.allocate_gradients();
-    store.allocate_slots(store_.slots());
+    store.allocate_slots(store_.slots(), store_.averaged());
     keep_slots(store, replaced);
 
     for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -262,6 +266,7 @@ class Network {
     for (std::size_t s = 0; s < all.size(); ++s) backend_->write(block(s) + place.offset, all[s].data(), moved.size());
     slots_[parameter].value = store_.matrix(store_.values(), place);
     slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
+    structure_ = next_stamp();
   }
 
   /// Of the samples' values, not of lanes without a sample.
@@ -357,6 +362,8 @@ class Network {
       if (const ParameterPlace* old = place.layer != replaced ? store_.find(place) : nullptr)
         for (std::size_t s = 0; s < store.slots(); ++s)
           store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
+      else if (store.averaged())
+        store.write(store.average(), place, store.read(store.values(), place).data());
   }
 
   [[gnu::cold]] WorkspaceNeeds needs(std::size_t target_features) const {
@@ -388,6 +395,7 @@ class Network {
   [[gnu::cold]] void prepare() {
     workspace_ = Workspace<T>(needs(0));
     arena_ = {};
+    structure_ = next_stamp();
     slots_.clear();
     for (const ParameterPlace& p : store_.places()) {
       Slot slot;
@@ -414,6 +422,7 @@ class Network {
   backend::Memory<T, B> arena_;
   std::vector<Slot> slots_;
   std::size_t first_trained_ = 0;
+  std::uint64_t structure_ = 0;
   Shape input_;
   std::uint64_t seed_;
   bool built_ = false;

@@ -1,11 +1,10 @@
-// Layers, losses, metrics and optimizers behind virtual interfaces, so that a model can hold any of them.
+// Layers, losses and metrics behind virtual interfaces, so that a model can hold any of them.
 #pragma once
 
 #include <tesla/layer/layer.hpp>
 #include <tesla/loss/loss.hpp>
 #include <tesla/metric/metric.hpp>
 #include <tesla/model/fields.hpp>
-#include <tesla/optimizer/optimizer.hpp>
 
 #include <memory>
 #include <span>
@@ -230,68 +229,6 @@ class AnyMetric {
  private:
   explicit AnyMetric(MetricNode<T>* node) : node_(node) {}
   std::shared_ptr<MetricNode<T>> node_;
-};
-
-template <class T, class B>
-class OptimizerNode {
- public:
-  struct Facts {
-    std::string_view kind;
-    std::size_t slots;
-    std::vector<bool> squares;  // which of them follow squares of the gradient
-    double clip_norm;
-    io::Json options;
-  };
-
-  explicit OptimizerNode(Facts facts) : facts_(std::move(facts)) {}
-  virtual ~OptimizerNode() = default;
-  const Facts& facts() const { return facts_; }
-  std::size_t slots() const { return facts_.slots; }
-
-  /// One step of a parameter at so many times the learning rate, whose gradient is stored as it is, or, where it is
-  /// null, is a product.
-  virtual void update(B& backend, std::size_t step, double rate, const backend::Matrix<T>& value,
-                      std::span<T* const> slots, const T* gradient, const backend::Product<T>& product) const = 0;
-
- private:
-  Facts facts_;
-};
-
-template <class O, class T, class B>
-class OptimizerNodeOf final : public OptimizerNode<T, B> {
- public:
-  explicit OptimizerNodeOf(O optimizer) : OptimizerNode<T, B>(facts_of(optimizer)), optimizer_(std::move(optimizer)) {}
-
-  void update(B& backend, std::size_t step, double rate, const backend::Matrix<T>& value, std::span<T* const> slots,
-              const T* gradient, const backend::Product<T>& product) const override {
-    backend::Updated<T, O::slots> updated{value, {}};
-    for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
-    if constexpr (requires(O o) { o.learning_rate *= rate; })
-      if (rate != 1) {
-        O scaled = optimizer_;
-        scaled.learning_rate *= rate;
-        return run(backend, scaled.at(step), updated, gradient, product);
-      }
-    run(backend, optimizer_.at(step), updated, gradient, product);
-  }
-
- private:
-  template <class Rule>
-  static void run(B& backend, const Rule& rule, const backend::Updated<T, O::slots>& updated, const T* gradient,
-                  const backend::Product<T>& product) {
-    if (gradient != nullptr)
-      backend.update(rule, updated, gradient);
-    else
-      backend.update_product(rule, updated, product);
-  }
-  [[gnu::cold]] static typename OptimizerNode<T, B>::Facts facts_of(const O& optimizer) {
-    double clip_norm = 0;
-    if constexpr (requires { optimizer.clip_norm; }) clip_norm = optimizer.clip_norm;
-    std::vector<bool> squares(O::slots, false);
-    if constexpr (requires { O::squares; }) squares.assign(O::squares.begin(), O::squares.end());
-    return {O::kind, O::slots, std::move(squares), clip_norm, options_of(optimizer)};
-  }
-  O optimizer_;
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

@@ -49,9 +49,10 @@ class ParameterStore {
   void touch() { stamp_ = next_stamp(); }
   std::uint64_t stamp() const { return stamp_; }
   void allocate_gradients() { gradient_ = {*backend_, size_}; }
-  /// The optimizer's memory, all zero.
-  [[gnu::cold]] void allocate_slots(std::size_t count) {
+  /// The optimizer's memory, all zero. Where averages of the values are kept, they are in one slot more, the last.
+  [[gnu::cold]] void allocate_slots(std::size_t count, bool averaged = false) {
     slots_.clear();
+    averaged_ = averaged;
     for (std::size_t i = 0; i < count; ++i) slots_.emplace_back(*backend_, size_);
     slot_pointers_.clear();
     for (const auto& slot : slots_) slot_pointers_.push_back(slot.data());
@@ -69,6 +70,23 @@ class ParameterStore {
   T* values() const { return value_.data(); }
   T* gradients() const { return gradient_.data(); }
   T* slot(std::size_t i) const { return slots_[i].data(); }
+  bool averaged() const { return averaged_; }
+  T* average() const { return slots_.back().data(); }
+  /// Begins to keep averages, which are the values as they are now, or forgets them.
+  [[gnu::cold]] void keep_average(bool wanted) {
+    if (wanted == averaged_) return;
+    averaged_ = wanted;
+    if (wanted) {
+      slots_.emplace_back(*backend_, size_);
+      std::vector<T> all(size_);
+      backend_->read(all.data(), values(), size_);
+      backend_->write(average(), all.data(), size_);
+    } else {
+      slots_.pop_back();
+    }
+    slot_pointers_.clear();
+    for (const auto& slot : slots_) slot_pointers_.push_back(slot.data());
+  }
   std::span<T* const> slot_pointers() const { return slot_pointers_; }
 
   backend::Matrix<T> matrix(T* block, const ParameterPlace& p) const {
@@ -135,6 +153,7 @@ class ParameterStore {
   backend::Memory<T, B> value_, gradient_;
   std::vector<backend::Memory<T, B>> slots_;
   std::vector<T*> slot_pointers_;
+  bool averaged_ = false;
   std::uint64_t stamp_ = 0;
 };
 

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <tesla/model/network.hpp>
+#include <tesla/model/optimizer_node.hpp>
+#include <tesla/model/rules.hpp>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,12 +22,21 @@ struct Training {
   std::size_t step = 0, epochs = 0;  // made so far, over all calls of fit
   std::size_t batch_size = 32;       // of the last fit
   std::vector<T*> slot_pointers;     // scratch of an update
+  double rate_factor = 1;            // of the optimizer's learning rate
+  std::optional<double> rate = {};   // instead of it, for a while; in no file
+  ParameterRules rules;              // what is frozen, and groups
+  std::size_t averaged_steps = 0;    // that the averages of the parameters have seen
+  bool averages_in_place = false;    // the averages are where the parameters were, and these where the averages were
 
   template <class O>
   void set_optimizer(O new_optimizer) {
     optimizer = std::make_unique<OptimizerNodeOf<O, T, B>>(std::move(new_optimizer));
-    step = 0;
+    step = averaged_steps = 0;
+    rate_factor = 1, rate.reset();
+    averages_in_place = false;
   }
+  /// The learning rate of the next step.
+  double learning_rate() const { return rate.value_or(optimizer->learning_rate(step + 1) * rate_factor); }
   template <class L>
   void set_loss(L new_loss, std::vector<AnyMetric<T>> new_metrics) {
     check_keys(new_metrics);

@@ -2,14 +2,14 @@
 // formulation.
 #pragma once
 
-#include <tesla/optimizer/optimizer.hpp>
+#include <tesla/optimizer/schedule.hpp>
 
 #include <cmath>
 
 namespace tesla::inline TESLA_TARGET::optim {
 
 struct AdamOptions {
-  double learning_rate = 1e-3;
+  schedule::LearningRate learning_rate = 1e-3;
   double beta_1 = 0.9;
   double beta_2 = 0.999;
   double epsilon = 1e-8;
@@ -18,7 +18,7 @@ struct AdamOptions {
 };
 
 struct AdamWOptions {
-  double learning_rate = 1e-3;
+  schedule::LearningRate learning_rate = 1e-3;
   double beta_1 = 0.9;
   double beta_2 = 0.999;
   double epsilon = 1e-8;
@@ -30,7 +30,7 @@ namespace detail {
 
 template <class Options>
 void check_adam(std::string_view kind, const Options& o) {
-  check(kind, "learning_rate", o.learning_rate, 0, 1e6);
+  o.learning_rate.check(kind);
   check_fraction(kind, "beta_1", o.beta_1);
   check_fraction(kind, "beta_2", o.beta_2);
   check(kind, "epsilon", o.epsilon, 1e-30, 1e6);  // not 0: a weight whose gradient was always 0 would become 0 / 0
@@ -45,9 +45,10 @@ struct AdamRule {
   template <class Options>
   AdamRule(const Options& o, std::size_t step, bool decoupled) : beta_1(o.beta_1), beta_2(o.beta_2) {
     const double t = static_cast<double>(step), root = std::sqrt(1 - std::pow(beta_2, t));
-    rate = o.learning_rate * root / (1 - std::pow(beta_1, t));
+    const double learning_rate = o.learning_rate.at(step);
+    rate = learning_rate * root / (1 - std::pow(beta_1, t));
     epsilon = o.epsilon * root;
-    keep = decoupled ? 1 - o.learning_rate * o.weight_decay : 1;
+    keep = decoupled ? 1 - learning_rate * o.weight_decay : 1;
     decay = decoupled ? 0 : o.weight_decay;
   }
 

@@ -1,12 +1,12 @@
 // Stochastic gradient descent with momentum (Polyak 1964) or Nesterov's, in PyTorch's formulation.
 #pragma once
 
-#include <tesla/optimizer/optimizer.hpp>
+#include <tesla/optimizer/schedule.hpp>
 
 namespace tesla::inline TESLA_TARGET::optim {
 
 struct SGDOptions {
-  double learning_rate = 0.01;
+  schedule::LearningRate learning_rate = 0.01;
   double momentum = 0;
   bool nesterov = false;
   double weight_decay = 0;  // added to the gradient, times the weight
@@ -22,15 +22,15 @@ struct SGD : SGDOptions {
 
   /// Every option in its range, or a UsageError.
   void check() const {
-    detail::check(kind, "learning_rate", learning_rate, 0, 1e6);
+    learning_rate.check(kind);
     detail::check_fraction(kind, "momentum", momentum);
     detail::check(kind, "weight_decay", weight_decay, 0, 1e6);
     detail::check(kind, "clip_norm", clip_norm, 0, 1e300);
     if (nesterov && momentum == 0) raise<UsageError>("SGD: .nesterov needs a .momentum above 0");
   }
 
-  auto at(std::size_t) const {
-    return [rate = learning_rate, momentum = momentum, decay = weight_decay, nesterov = nesterov](
+  auto at(std::size_t step) const {
+    return [rate = learning_rate.at(step), momentum = momentum, decay = weight_decay, nesterov = nesterov](
                auto& weight, auto gradient, auto& state) {
       using V = decltype(gradient);
       const V m = math::number<V>(momentum), g = gradient + math::number<V>(decay) * weight;

@@ -56,7 +56,8 @@ using Scores = Named<double>;
 /// Scores by epoch: history["loss"].back(), history["val_accuracy"][3].
 class History : public Named<std::vector<double>> {
  public:
-  bool interrupted = false;  // by Ctrl-C or a callback, before the epochs asked for were over
+  bool interrupted = false;                // by Ctrl-C or a callback, before the epochs asked for were over
+  std::vector<std::string> warnings = {};  // what callbacks could not do
 };
 
 }  // namespace tesla::inline TESLA_TARGET

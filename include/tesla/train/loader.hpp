@@ -46,6 +46,34 @@ class Loader {
     if (targets_ == loss::Targets::one_hot) classes_ = outputs;
   }
 
+  /// Multiplies the weight of each sample by that of its class.
+  [[gnu::cold]] void weigh_classes(const std::vector<double>& weights, const model::LossNode<T, B>& loss) {
+    if (weights.empty()) return;
+    const std::size_t features = samples_.y.features();
+    if (!has_labels() && (!loss.facts().probabilities || (binary_ && features > 1)))
+      raise<UsageError>("fit: .class_weight needs samples of one class each, which ", loss.facts().kind,
+                        " does not tell; use .sample_weight");
+    const std::size_t classes = std::max<std::size_t>(outputs_, 2);
+    if (weights.size() != classes)
+      raise<UsageError>("fit: .class_weight has ", weights.size(), " weights, not one for each of ", classes,
+                        " classes");
+    for (std::size_t c = 0; c < classes; ++c)
+      if (!(weights[c] >= 0 && is_finite(static_cast<T>(weights[c]))))
+        raise<UsageError>("fit: .class_weight: the weight of class ", c, " is ", weights[c],
+                          "; weights are finite and 0 or more");
+    class_weight_.resize(size());
+    for (std::size_t i = 0; i < size(); ++i) {
+      std::size_t c = 0;
+      if (has_labels())
+        c = static_cast<std::size_t>(labels_[i]);
+      else if (features == 1)
+        c = samples_.y.value(i) >= 0.5 ? 1 : 0;
+      else
+        for (std::size_t f = 1; f < features; ++f) c = samples_.y.value(i, f) > samples_.y.value(i, c) ? f : c;
+      class_weight_[i] = weights[c];
+    }
+  }
+
   std::size_t size() const { return samples_.x.samples(); }
   /// What metrics are going to see.
   metric::Scope scope() const { return {size(), outputs_, outputs_ > 1 && !binary_}; }
@@ -94,8 +122,10 @@ class Loader {
   void load_weights(B& backend, model::Workspace<T>& w, const backend::Rows& rows) {
     const double each = 1 / static_cast<double>(w.batch());
     weights_.assign(w.weight_count(), T(0));
-    for (std::size_t i = 0; i < w.batch(); ++i)
-      weights_[i] = static_cast<T>(samples_.weight.empty() ? each : samples_.weight.value(rows[i]) * each);
+    for (std::size_t i = 0; i < w.batch(); ++i) {
+      const double weight = class_weight_.empty() ? each : class_weight_[rows[i]] * each;
+      weights_[i] = static_cast<T>(samples_.weight.empty() ? weight : samples_.weight.value(rows[i]) * weight);
+    }
     backend.write(w.weights(), weights_.data(), weights_.size());
   }
 
@@ -105,6 +135,7 @@ class Loader {
   std::size_t outputs_, classes_ = 0;
   bool from_logits_, binary_;
   std::vector<std::int32_t> labels_, batch_labels_;
+  std::vector<double> class_weight_;  // of each sample; empty where there are none
   std::vector<T> weights_, one_hot_;
 };
 

@@ -69,8 +69,12 @@ class Recast {
     next.rank = 0, next.ranks = ranks;
     next.initial = std::make_shared<const layer::Values>(changed(*layer_.initial, Kind::value));
     std::vector<layer::Values> slots;
-    for (std::size_t s = 0; s < slots_.size(); ++s)
-      slots.push_back(changed(slots_[s], s < squares_.size() && squares_[s] ? Kind::squared_gradient : Kind::gradient));
+    for (std::size_t s = 0; s < slots_.size(); ++s) {
+      const Kind slot = s == squares_.size() ? Kind::value  // averages of the parameters
+                        : squares_[s]        ? Kind::squared_gradient
+                                             : Kind::gradient;
+      slots.push_back(changed(slots_[s], slot));
+    }
     network_.replace(place_, std::move(next), slots);
   }
 

@@ -140,7 +140,7 @@ struct RigL : RigLOptions, detail::Rewirer {
   template <class Model>
   void on_batch_end(train::Moment<Model>& m) {
     const std::size_t step = m.model.training().step;
-    if (due(step)) {
+    if (m.stepped && due(step)) {
       each_layer(m, [&](std::size_t place, layer::SparseDense& layer) {
         const std::vector<std::uint64_t> grown = layer.grown();
         if (grown.empty()) return;  // no dead block is left, or too few are live
@@ -232,7 +232,7 @@ struct GradualPruning : GradualPruningOptions, detail::Rewirer {
   template <class Model>
   void on_batch_end(train::Moment<Model>& m) {
     const std::size_t step = m.model.training().step;
-    if (step < begin || step > end_ || ((step - begin) % every != 0 && step != end_)) return;
+    if (!m.stepped || step < begin || step > end_ || ((step - begin) % every != 0 && step != end_)) return;
     const double left = 1 - static_cast<double>(step - begin) / static_cast<double>(end_ - begin);
     const double wanted = density + (initial_density - density) * left * left * left;
     each_layer(m, [&](std::size_t place, const auto&) {
