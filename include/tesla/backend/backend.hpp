@@ -13,6 +13,8 @@
 //   images     convolve, with bias and an elementwise function; convolve_input, convolve_filters: its gradients;
 //              convolution_memory: what they need, prepare_filters: what forward keeps of the filters;
 //              pool, pool_gradient: the largest or the mean of each window, channel by channel
+//   features   normalise, normalise_gradient: groups of a sample's features; pick: features in other places, repeated
+//              or added; draw: random numbers
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
@@ -26,6 +28,7 @@
 #pragma once
 
 #include <tesla/backend/convolution.hpp>
+#include <tesla/backend/features.hpp>
 #include <tesla/backend/functions.hpp>
 #include <tesla/backend/product.hpp>
 #include <tesla/tensor/panels.hpp>
@@ -105,7 +108,7 @@ template <class B, class T = float>
 concept Backend = std::movable<B> &&
     requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
              Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
-             const Convolution& convolution, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
+             const Convolution& convolution, const Groups& groups, const Picks& picks, const Draw& draw, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
   { B::host_memory } -> std::convertible_to<bool>;
@@ -126,6 +129,10 @@ concept Backend = std::movable<B> &&
   b.convolve_filters(convolution, in, in, matrix, p);        // dy, x, their gradient, scratch
   b.pool(convolution, true, in, panels);                     // true: the largest, not the mean
   b.pool_gradient(convolution, true, in, in, in, panels);    // x, y, dy, dx
+  b.normalise(groups, true, 1e-5, in, panels, panels);       // true: centred; x, y, the factor of each group
+  b.normalise_gradient(groups, true, in, in, in, panels);    // y, the factors, dy, dx
+  b.pick(picks, in, panels);
+  b.draw(draw, panels);
   b.map(f, panels, in, values);
   b.map_sum(f, panels, vector, in, in);                      // vector = sums of the result over the batch
   b.reduce(f, vector, in, values);                           // the sums alone

@@ -102,7 +102,7 @@ void single_pixels(const Correlation<T>& c, const T* from, T* to, std::size_t y,
   t.a_segment = static_cast<std::ptrdiff_t>(c.rows.dilation * c.from_width * c.from_channels);
   t.b_depth = static_cast<std::ptrdiff_t>(c.a_row);
   t.b_segment = static_cast<std::ptrdiff_t>(c.columns.taps * c.depth * c.a_row);
-  t.accumulate = true;  // onto the bias, which goes along the lanes
+  t.accumulate = true;                                   // onto the bias, which goes along the lanes
   alignas(cache_line) T buffer[most * max_vectors * w];  // of channels that fill no vector
   each_run(c, along, [&](std::size_t group, std::size_t run, std::size_t depth, bool first, bool last) {
     const T* const weights = c.weights + (group * taps * c.depth + first_tap + run * c.depth) * c.a_row;

@@ -5,6 +5,7 @@
 #include <tesla/backend/cpu/convolution.hpp>
 #include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
+#include <tesla/backend/cpu/features.hpp>
 #include <tesla/backend/cpu/layout.hpp>
 #include <tesla/backend/cpu/loss.hpp>
 #include <tesla/backend/cpu/multiply.hpp>
@@ -126,6 +127,24 @@ class Cpu {
   void pool_gradient(const Convolution& c, bool largest, Panels<const T> x, Panels<const T> y, Panels<const T> dy,
                      Panels<T> dx) {
     largest ? cpu::Pool<T>(c).largest_gradient(x, y, dy, dx) : cpu::Pool<T>(c).mean_gradient(dy, dx);
+  }
+
+  template <class T>
+  void normalise(const Groups& g, bool centred, double epsilon, Panels<const T> x, Panels<T> y, Panels<T> scale) {
+    cpu::normalise(g, centred, epsilon, x, y, scale);
+  }
+  template <class T>
+  void normalise_gradient(const Groups& g, bool centred, Panels<const T> y, Panels<const T> scale, Panels<const T> dy,
+                          Panels<T> dx) {
+    cpu::normalise_gradient(g, centred, y, scale, dy, dx);
+  }
+  template <class T>
+  void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
+    cpu::pick(p, x, y);
+  }
+  template <class T>
+  void draw(const Draw& d, Panels<T> out) {
+    cpu::draw(d, out);
   }
 
   template <class F, class T, class... In>

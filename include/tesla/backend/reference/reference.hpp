@@ -142,6 +142,45 @@ class Reference {
     }
   }
 
+  template <class T>
+  void normalise(const Groups& g, bool centred, double epsilon, Panels<const T> x, Panels<T> y, Panels<T> scale) {
+    const T n = static_cast<T>(g.features());
+    each_group(g, x.batch, [&](std::size_t s, std::size_t group, const std::vector<std::size_t>& members) {
+      T mean(0), squares(0);
+      for (const std::size_t i : members) mean += centred ? x.at(s, i) / n : T(0);
+      for (const std::size_t i : members) squares += (x.at(s, i) - mean) * (x.at(s, i) - mean) / n;
+      scale.at(s, group) = T(1) / std::sqrt(squares + static_cast<T>(epsilon));
+      for (const std::size_t i : members) y.at(s, i) = (x.at(s, i) - mean) * scale.at(s, group);
+    });
+  }
+  template <class T>
+  void normalise_gradient(const Groups& g, bool centred, Panels<const T> y, Panels<const T> scale, Panels<const T> dy,
+                          Panels<T> dx) {
+    const T n = static_cast<T>(g.features());
+    each_group(g, y.batch, [&](std::size_t s, std::size_t group, const std::vector<std::size_t>& members) {
+      T mean(0), along(0);
+      for (const std::size_t i : members) {
+        if (centred) mean += dy.at(s, i) / n;
+        along += dy.at(s, i) * y.at(s, i) / n;
+      }
+      for (const std::size_t i : members) dx.at(s, i) = (dy.at(s, i) - mean - along * y.at(s, i)) * scale.at(s, group);
+    });
+  }
+  template <class T>
+  void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
+    for (std::size_t s = 0; s < y.batch; ++s)
+      for (std::size_t f = 0; f < y.features; ++f) {
+        T total(0);
+        for (std::uint32_t k = p.pointers[f]; k < p.pointers[f + 1]; ++k) total += x.at(s, p.from[k]);
+        y.at(s, f) = total;
+      }
+  }
+  template <class T>
+  void draw(const Draw& d, Panels<T> out) {
+    for (std::size_t s = 0; s < out.batch; ++s)
+      for (std::size_t f = 0; f < out.features; ++f) out.at(s, f) = static_cast<T>(d.number(d.bits(s, f), f % 4));
+  }
+
   template <class F, class T, class... In>
   void map(const F& f, Panels<T> out, const In&... in) {
     for (std::size_t s = 0; s < out.batch; ++s)
@@ -315,6 +354,16 @@ class Reference {
     std::vector<std::vector<std::size_t>> windows(c.out_features());
     each_weight(c, [&](std::size_t out, std::size_t in, std::size_t, std::size_t) { windows[out].push_back(in); });
     for (std::size_t out = 0; out < windows.size(); ++out) f(out, windows[out]);
+  }
+
+  template <class F>
+  static void each_group(const Groups& g, std::size_t batch, const F& f) {
+    for (std::size_t group = 0; group < g.count; ++group) {
+      std::vector<std::size_t> members;
+      for (std::size_t r = 0; r < g.repeats; ++r)
+        for (std::size_t i = 0; i < g.size; ++i) members.push_back(group * g.size + r * g.apart + i);
+      for (std::size_t s = 0; s < batch; ++s) f(s, group, members);
+    }
   }
 
   template <class T>
