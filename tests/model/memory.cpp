@@ -141,7 +141,8 @@ Sequential made(const Loss& loss, const tesla::Activation& activation = tesla::g
   Sequential model;
   model.add_layer(Dense({.units = 20, .activation = activation})).add_layer(Dense({.units = 3}));
   model.compile(tesla::optim::Adam({.clip_norm = 0.5}), loss,
-                {tesla::metric::Accuracy(), tesla::metric::MeanAbsoluteError()});
+                {tesla::metric::Accuracy(), tesla::metric::MeanAbsoluteError(), tesla::metric::TopK({.k = 2}),
+                 tesla::metric::Precision(), tesla::metric::ConfusionMatrix(), tesla::metric::R2()});
   return model;
 }
 
@@ -184,6 +185,18 @@ TEST_CASE("fit allocates nothing after its first batch", "[memory]") {
       }
     });
   }
+}
+
+TEST_CASE("a metric that keeps every sample allocates nothing after the first batch", "[memory]") {
+  const auto x = normal_numbers({100, 12}, 1);
+  std::vector<float> y(100);
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] = static_cast<float>(i % 2);
+  Sequential model(Dense({.units = 1}));
+  model.compile(tesla::optim::SGD(), tesla::loss::BinaryCrossEntropy(), {tesla::metric::RocAuc()});
+  Counter::Counts counts;
+  model.fit(x, y, {.epochs = 3, .batch_size = 32, .validation = {x, y}, .callbacks = {Counter{&counts}}, .verbose = 0});
+  CHECK(counts.between_batches == 0);
+  CHECK(counts.between_epochs == 0);
 }
 
 TEST_CASE("a tensor-train allocates nothing once it has a plan for each size of batch", "[memory]") {
