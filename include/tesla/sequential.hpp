@@ -269,6 +269,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
   const backend::Target<T> target = loader.load(backend, w, order, first);
+  net().begin_batch(training_.step, share.first);
   net().forward(w);
   const Panels<const T> y = w.output(net().entries().size() - 1);
   const double loss = training_.loss->evaluate(backend, y, target, w.weights(), w.gradient(net().entries().size() - 1));

@@ -7,8 +7,12 @@
 #include <tesla/data/digits.hpp>
 #include <tesla/data/mnist.hpp>
 #include <tesla/layer/activation.hpp>
+#include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
 #include <tesla/layer/input.hpp>
+#include <tesla/layer/noise.hpp>
+#include <tesla/layer/normalisation.hpp>
+#include <tesla/layer/pooling.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/loss/cosine_similarity.hpp>

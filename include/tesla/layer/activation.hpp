@@ -99,15 +99,16 @@ struct Activation : NamedActivation {
   }
 
   /// The same in place, for a layer that ends with this activation and may have a bias: dy becomes the gradient before
-  /// the activation, whose sums over the samples are the bias's gradient, parameter `bias` of the layer.
+  /// the activation, whose sums over the samples are the bias's gradient, parameter `bias` of the layer, one a channel.
   template <class T, class B>
-  void gradient_with_bias(Pass<T, B>& pass, Panels<const T> kept, Panels<T> dy, bool has_bias, std::size_t bias) const {
+  void gradient_with_bias(Pass<T, B>& pass, Panels<const T> kept, Panels<T> dy, std::size_t channels, bool has_bias,
+                          std::size_t bias) const {
     const Panels<const T> upstream = dy;
     if (has_bias && visit([&](const auto& f) {
           pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(bias), upstream, kept);
         }))
       return;
-    gradient(pass.backend, kept, upstream, dy, dy.features);
+    gradient(pass.backend, kept, upstream, dy, channels);
     if (has_bias) pass.reduce([](auto d) { return d; }, pass.gradient(bias), upstream);
   }
 

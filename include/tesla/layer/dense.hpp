@@ -57,7 +57,7 @@ struct Dense : DenseOptions {
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const backend::Matrix<T> w = pass.weight(0);
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
-    activation.gradient_with_bias(pass, kept, dy, use_bias, 1);
+    activation.gradient_with_bias(pass, kept, dy, units, use_bias, 1);
     if (dx) pass.backend.multiply(input_product(w, upstream, dx));
     pass.sum_products(0, upstream, x);
   }

@@ -30,6 +30,8 @@ struct Initializer {
     return deviation(static_cast<double>(shape.elements()) / fan_out, fan_out);
   }
   double deviation(double fan_in, double fan_out) const;
+  /// The same for a parameter that is read and written by as many: where these count, with the deviation they give.
+  Initializer with_fans(double fan_in, double fan_out) const;
 
   /// Values for a parameter of `shape` whose first extent counts outputs; the numbers depend on seed and stream alone.
   Tensor<double> values(const Shape& shape, std::uint64_t seed, std::uint64_t stream) const;
@@ -91,6 +93,12 @@ namespace detail {
       break;
   }
   return 0;
+}
+
+[[gnu::cold]] inline Initializer Initializer::with_fans(double fan_in, double fan_out) const {
+  if (kind >= Kind::orthogonal) return *this;
+  const double spread = deviation(fan_in, fan_out);
+  return is_uniform() ? uniform(spread * std::sqrt(3.0)) : normal(spread);
 }
 
 [[gnu::cold]] inline void Initializer::check() const {

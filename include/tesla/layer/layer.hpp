@@ -53,6 +53,7 @@ class Setup {
     const Tensor<double>* values = nullptr;  // instead of the initialiser
     double rate = 1;                         // times the optimizer's learning rate
     std::shared_ptr<const StoredOrder> form = {};
+    bool learned = true;  // or the layer sets it itself, while it trains; then it has no gradient
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.
@@ -101,11 +102,15 @@ struct Pass {
   // Of the parameters' values, and of kept_memory: what a layer derives from its values and keeps there is good for as
   // long as both are the same.
   std::array<std::uint64_t, 2> stamps = {};
+  std::uint64_t number = 0;  // of the batch, over all training
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.
   backend::Features<const T> parameter(std::size_t i) const { return {slots[i].value.data, slots[i].value.columns}; }
   backend::Features<T> gradient(std::size_t i) const { return {slots[i].gradient.data, slots[i].gradient.columns}; }
+  /// The same as one sample, to be changed by map.
+  Panels<T> vector(std::size_t i) const { return {slots[i].value.data, slots[i].value.columns, 1, 1}; }
+  Panels<T> vector_gradient(std::size_t i) const { return {slots[i].gradient.data, slots[i].gradient.columns, 1, 1}; }
 
   /// out = f(in...), elementwise. Panels go sample by sample, a parameter is the same for all samples.
   template <class F, class... In>

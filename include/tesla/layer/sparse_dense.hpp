@@ -137,7 +137,7 @@ struct SparseDense : SparseDenseOptions {
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
-    activation.gradient_with_bias(pass, kept, dy, use_bias, 1);
+    activation.gradient_with_bias(pass, kept, dy, units, use_bias, 1);
     const backend::SparseLayout& l = weights_->layout;
     T* const gradient = pass.slots[0].gradient.data;
     weights_->twin_stamp = 0;
@@ -234,18 +234,14 @@ struct SparseDense : SparseDenseOptions {
 
   /// The initialiser of a matrix with as few weights: their deviation follows the live fan-in and fan-out.
   [[gnu::cold]] init::Initializer live_initializer(std::size_t in) const {
-    using Kind = init::Initializer::Kind;
     initializer.check();
-    if (initializer.kind == Kind::constant || initializer.kind == Kind::uniform || initializer.kind == Kind::normal)
-      return initializer;
     std::vector<bool> rows(units), columns(in);
     network::sparse::each_weight(weights_->layout,
                                  [&](std::size_t r, std::size_t c, std::size_t) { rows[r] = columns[c] = true; });
     const auto fan = [&](const std::vector<bool>& alive) {
       return static_cast<double>(weights_->live) / static_cast<double>(std::count(alive.begin(), alive.end(), true));
     };
-    const double deviation = initializer.deviation(fan(rows), fan(columns));
-    return initializer.is_uniform() ? init::uniform(deviation * std::sqrt(3.0)) : init::normal(deviation);
+    return initializer.with_fans(fan(rows), fan(columns));
   }
 
   /// Before the dense matrix stands which values it was made of.

@@ -154,7 +154,7 @@ struct TensorTrain : TensorTrainOptions {
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
-    activation.gradient_with_bias(pass, kept, dy, use_bias, in.rank());
+    activation.gradient_with_bias(pass, kept, dy, dy.features, use_bias, in.rank());
     const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, true));
     const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
     const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });

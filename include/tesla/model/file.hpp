@@ -4,8 +4,12 @@
 #pragma once
 
 #include <tesla/io/safetensors.hpp>
+#include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
 #include <tesla/layer/input.hpp>
+#include <tesla/layer/noise.hpp>
+#include <tesla/layer/normalisation.hpp>
+#include <tesla/layer/pooling.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
@@ -161,11 +165,11 @@ template <class T, class B>
   if (with_state) contents.rate_factor = file.description.template get<double>("rate_factor", 1.0);
   if (!(contents.rate_factor >= 0 && is_finite(contents.rate_factor)))
     raise<FormatError>('"', file.path, "\": a rate_factor of ", contents.rate_factor);
-  if (const io::Json* rules = file.description.find("rules")) try {
-      contents.rules = ParameterRules::read(*rules);
-    } catch (const UsageError& e) {
-      raise<FormatError>('"', file.path, "\": rules: ", e.what());
-    }
+  try {
+    if (const io::Json* rules = file.description.find("rules")) contents.rules = ParameterRules::read(*rules);
+  } catch (const UsageError& e) {
+    raise<FormatError>('"', file.path, "\": rules: ", e.what());
+  }
   for (const auto& p : places) {
     contents.values.push_back(file.template tensor<T>(p.name, p.shape));
     for (std::size_t s = 0; s < contents.slots; ++s)
@@ -220,6 +224,20 @@ template <class T, class B>
   consider(std::type_identity<layer::TensorTrain>());
   consider(std::type_identity<layer::SparseDense>());
   consider(std::type_identity<layer::Activation>());
+  consider(std::type_identity<layer::Conv2D>());
+  consider(std::type_identity<layer::Conv1D>());
+  consider(std::type_identity<layer::MaxPool2D>());
+  consider(std::type_identity<layer::AveragePool2D>());
+  consider(std::type_identity<layer::MaxPool1D>());
+  consider(std::type_identity<layer::AveragePool1D>());
+  consider(std::type_identity<layer::GlobalAveragePool>());
+  consider(std::type_identity<layer::GlobalMaxPool>());
+  consider(std::type_identity<layer::BatchNorm>());
+  consider(std::type_identity<layer::LayerNorm>());
+  consider(std::type_identity<layer::RMSNorm>());
+  consider(std::type_identity<layer::GroupNorm>());
+  consider(std::type_identity<layer::Dropout>());
+  consider(std::type_identity<layer::GaussianNoise>());
   if (!known)
     raise<UsageError>("a layer of kind \"", kind,
                       "\" is not one of TESLA's: build the model in code, then call restore(path)");

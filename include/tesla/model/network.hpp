@@ -144,6 +144,11 @@ class Network {
   }
   std::size_t arena_size() const { return arena_.size(); }
 
+  /// What layers draw at random for the next batch follows from the step that it belongs to, and its place therein.
+  void begin_batch(std::size_t step, bool first) {
+    batch_number_ = first ? std::uint64_t{step} << 16 : batch_number_ + 1;
+  }
+
   /// Runs the layers on the input of the workspace; the result is workspace().outputs.back().
   void forward(Workspace<T>& w) {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -411,8 +416,9 @@ class Network {
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    return {*backend_, w.training(),     e.in,        std::span(slots_).subspan(e.first_parameter, e.parameters),
-            w.kept(i), w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()}};
+    return {*backend_,    w.training(),     e.in,        std::span(slots_).subspan(e.first_parameter, e.parameters),
+            w.kept(i),    w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()},
+            batch_number_};
   }
 
   std::unique_ptr<B> backend_;
@@ -422,7 +428,7 @@ class Network {
   backend::Memory<T, B> arena_;
   std::vector<Slot> slots_;
   std::size_t first_trained_ = 0;
-  std::uint64_t structure_ = 0;
+  std::uint64_t structure_ = 0, batch_number_ = 0;
   Shape input_;
   std::uint64_t seed_;
   bool built_ = false;

@@ -14,13 +14,15 @@
 
 namespace tesla::inline TESLA_TARGET::model {
 
-/// "SparseDense" becomes "sparse_dense": the names that layers get when they have none.
+/// "SparseDense" becomes "sparse_dense", "RMSNorm" "rms_norm" and "Conv2D" "conv2d": the names that layers get when
+/// they have none.
 inline std::string snake_case(std::string_view kind) {
+  const auto upper = [&](std::size_t i) { return i < kind.size() && kind[i] >= 'A' && kind[i] <= 'Z'; };
+  const auto lower = [&](std::size_t i) { return i < kind.size() && kind[i] >= 'a' && kind[i] <= 'z'; };
   std::string result;
-  for (const char c : kind) {
-    const bool upper = c >= 'A' && c <= 'Z';
-    if (upper && !result.empty() && result.back() != '_') result += '_';
-    result += upper ? static_cast<char>(c - 'A' + 'a') : c;
+  for (std::size_t i = 0; i < kind.size(); ++i) {
+    if (upper(i) && i > 0 && (lower(i - 1) || (upper(i - 1) && lower(i + 1)))) result += '_';
+    result += upper(i) ? static_cast<char>(kind[i] - 'A' + 'a') : kind[i];
   }
   return result;
 }

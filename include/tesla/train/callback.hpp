@@ -89,13 +89,15 @@ class AnyCallback {
 /// Training has ended by an exception: what happens while callbacks are told so does not take its place.
 template <class Model>
 [[gnu::cold]] void tell_error(const std::vector<AnyCallback<Model>>& callbacks, Moment<Model>& moment) {
-  for (const auto& callback : callbacks) try {
+  for (const auto& callback : callbacks) {
+    try {
       callback(AnyCallback<Model>::Event::error, moment);
     } catch (const std::exception& e) {
       moment.warn(text("a callback failed in on_error: ", e.what()));
     } catch (...) {
       moment.warn("a callback failed in on_error");
     }
+  }
 }
 
 }  // namespace tesla::inline TESLA_TARGET::train

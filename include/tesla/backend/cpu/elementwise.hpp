@@ -79,7 +79,7 @@ struct Source {
   Operand<T> from(std::size_t feature) const { return {data + (period != 0 ? feature % period : feature), false}; }
 };
 
-inline constexpr std::size_t max_inputs = 5, sums_at_once = 8;
+inline constexpr std::size_t max_inputs = 6, sums_at_once = 8;
 template <class T>
 inline constexpr std::size_t most_lanes = 4 * cache_line / sizeof(T);
 

@@ -1,0 +1,158 @@
+// Convolutions of images and signals: y = f(W * x + b).
+#pragma once
+
+#include <tesla/layer/activation.hpp>
+#include <tesla/layer/window.hpp>
+#include <tesla/network/on_host.hpp>
+
+namespace tesla::inline TESLA_TARGET {
+
+namespace layer {
+
+struct Conv2DOptions {
+  std::size_t filters = 0;
+  Extents kernel = {3, 3};  // rows, columns
+  Padding padding = {};     // tesla::valid, tesla::same, {rows, columns} or {top, bottom, left, right}
+  Extents stride = {1, 1};
+  Extents dilation = {1, 1};
+  std::size_t groups = 1;  // each group of filters reads its own group of channels; as many as channels: depthwise
+  bool use_bias = true;
+  Activation activation = {};
+  init::Initializer initializer = init::glorot_uniform;
+  init::Initializer bias_initializer = init::zeros;
+  std::string name = {};
+};
+
+struct Conv1DOptions {
+  std::size_t filters = 0;
+  std::size_t kernel = 3;
+  Padding padding = {};  // tesla::valid, tesla::same or {before, after}
+  std::size_t stride = 1;
+  std::size_t dilation = 1;
+  std::size_t groups = 1;
+  bool use_bias = true;
+  Activation activation = {};
+  init::Initializer initializer = init::glorot_uniform;
+  init::Initializer bias_initializer = init::zeros;
+  std::string name = {};
+};
+
+namespace detail {
+
+/// What is derived from the filters and kept: behind a head that says from which values it was made.
+template <class T>
+inline constexpr std::size_t filters_head = cache_line / sizeof(T);
+
+/// Both kinds, by the rank of their samples.
+template <class Options, std::size_t Rank>
+struct Convolving : Options {
+  Convolving() = default;
+  Convolving(Options options) : Options(std::move(options)) {}
+
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
+    const auto [rows, columns, channels] = image_extents(in, Rank);
+    if (this->filters == 0) raise<UsageError>("needs .filters, the number of output channels, to be 1 or more");
+    if (this->groups == 0 || channels % this->groups != 0 || this->filters % this->groups != 0)
+      raise<UsageError>("has .groups = ", this->groups, ", which has to divide its ", channels,
+                        " input channels and its ", this->filters, " filters");
+    this->activation.check();
+    if constexpr (Rank == 3) {
+      geometry.rows = window_axis(rows, this->kernel[0], this->stride[0], this->dilation[0], this->padding, 0, "rows");
+      geometry.columns =
+          window_axis(columns, this->kernel[1], this->stride[1], this->dilation[1], this->padding, 2, "columns");
+    } else {
+      geometry.columns =
+          window_axis(columns, this->kernel, this->stride, this->dilation, signal_padding(this->padding), 0, "steps");
+    }
+    geometry.channels = channels, geometry.filters = this->filters, geometry.groups = this->groups;
+    const std::size_t fan_in = geometry.depth();
+    Shape shape{this->filters, geometry.rows.kernel, geometry.columns.kernel, geometry.group_channels()};
+    if (Rank == 2) shape = {this->filters, geometry.columns.kernel, geometry.group_channels()};
+    if (initial && !(initial->at(0).shape() == shape))
+      raise<ShapeError>("was made with weights of shape ", initial->at(0).shape(), ", but needs ", shape);
+    Setup::Parameter& weight = setup.parameter("weight", shape, this->initializer, {this->filters, fan_in},
+                                               initial ? &initial->at(0) : nullptr);
+    weight.initializer = this->initializer.with_fans(static_cast<double>(fan_in),
+                                                     static_cast<double>(geometry.taps() * geometry.group_filters()));
+    if (this->use_bias)
+      setup.parameter("bias", {this->filters}, this->bias_initializer, {this->filters},
+                      initial && initial->size() > 1 ? &initial->at(1) : nullptr);
+    if (!this->activation.from_output()) setup.keep(geometry.out_features());
+    if (Rank == 2) return {geometry.columns.out, this->filters};
+    return {geometry.rows.out, geometry.columns.out, this->filters};
+  }
+
+  template <class T, class B>
+  MemoryNeed memory(std::size_t batch, bool training) const {
+    MemoryNeed need = B::template convolution_memory<T>(geometry, batch, training);
+    if (need.kept != 0) need.kept += filters_head<T>;
+    return need;
+  }
+
+  template <class T, class B>
+  void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    const bool keep = !this->activation.from_output() && pass.training;
+    const Panels<T> z = keep ? pass.kept[0] : y;
+    const backend::Matrix<T> w = pass.weight(0);
+    const T* const bias = this->use_bias ? pass.parameter(1).data : nullptr;
+    T* kept = pass.kept_memory.data();
+    if (!pass.kept_memory.empty()) {
+      kept += filters_head<T>;
+      if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps))
+        pass.backend.prepare_filters(geometry, w, x.batch, kept);
+    }
+    if (!keep && this->activation.visit([&](const auto& f) {
+          pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, y, bias, f);
+        }))
+      return;
+    pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, z, bias);
+    this->activation.apply(pass.backend, Panels<const T>(z), y, this->filters);
+  }
+
+  template <class T, class B>
+  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
+    const Panels<const T> kept = this->activation.from_output() ? Panels<const T>(y) : pass.kept[0], upstream = dy;
+    this->activation.gradient_with_bias(pass, kept, dy, this->filters, this->use_bias, 1);
+    pass.backend.convolve_filters(geometry, upstream, x, pass.slots[0].gradient, pass.scratch.data());
+    if (dx) pass.backend.convolve_input(geometry, pass.weight(0), upstream, dx, pass.scratch.data());
+  }
+
+  void fields(auto&& field) {
+    field("filters", this->filters);
+    field("kernel", this->kernel);
+    field("padding", this->padding);
+    field("stride", this->stride);
+    field("dilation", this->dilation);
+    field("groups", this->groups);
+    field("use_bias", this->use_bias);
+    field("activation", this->activation);
+    field("initializer", this->initializer);
+    field("bias_initializer", this->bias_initializer);
+  }
+
+  std::shared_ptr<const Values> initial = {};  // weights, and the bias where there is one, instead of initialisers
+  backend::Convolution geometry;               // once set up
+};
+
+}  // namespace detail
+
+/// Images of {height, width, channels}; weights are {filters, rows, columns, channels of a group}.
+struct Conv2D : detail::Convolving<Conv2DOptions, 3> {
+  static constexpr std::string_view kind = "Conv2D";
+  Conv2D() = default;
+  Conv2D(Conv2DOptions options) : Convolving(std::move(options)) {}
+};
+
+/// Signals of {length, channels}; weights are {filters, taps, channels of a group}.
+struct Conv1D : detail::Convolving<Conv1DOptions, 2> {
+  static constexpr std::string_view kind = "Conv1D";
+  Conv1D() = default;
+  Conv1D(Conv1DOptions options) : Convolving(std::move(options)) {}
+};
+
+}  // namespace layer
+
+using layer::Conv1D;
+using layer::Conv2D;
+
+}  // namespace tesla::inline TESLA_TARGET
