@@ -199,13 +199,17 @@ def train(case, initial, inputs, labels, targets):
     return losses, torch.cat([p.detach().flatten() for p in parameters])
 
 
-def training(random, out):
+def training_data(random):
     initial = []
     for inputs, outputs in zip(SIZES, SIZES[1:]):
         initial += [random.tensor(outputs, inputs, scale=1.0), random.tensor(outputs, scale=0.25, grain=16)]
     inputs = random.tensor(SAMPLES, SIZES[0], scale=2.0)
     labels = torch.tensor([random.below(SIZES[-1]) for _ in range(SAMPLES)])
-    targets = random.tensor(SAMPLES, SIZES[-1], scale=1.0)
+    return initial, inputs, labels, random.tensor(SAMPLES, SIZES[-1], scale=1.0)
+
+
+def training(random, out):
+    initial, inputs, labels, targets = training_data(random)
     out.append(TRAINING_NOTE)
     out.append(
         f"inline constexpr int layer_sizes[] = {{{', '.join(map(str, SIZES))}}};\n"

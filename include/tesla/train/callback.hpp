@@ -3,6 +3,7 @@
 
 #include <tesla/train/history.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <cstdio>
 #include <exception>
@@ -37,7 +38,7 @@ struct Moment {
 /// Any object with one or more of these members, each called with a Moment<Model>&. on_error comes instead of on_fit_end
 /// where training ends by an exception, before that goes on to the caller.
 template <class C, class Model>
-concept Callback = std::copyable<C> && (
+concept Callback = std::copy_constructible<C> && (
     requires(C c, Moment<Model>& m) { c.on_fit_begin(m); } || requires(C c, Moment<Model>& m) { c.on_epoch_begin(m); } ||
     requires(C c, Moment<Model>& m) { c.on_batch_end(m); } || requires(C c, Moment<Model>& m) { c.on_epoch_end(m); } ||
     requires(C c, Moment<Model>& m) { c.on_fit_end(m); } || requires(C c, Moment<Model>& m) { c.on_error(m); });
