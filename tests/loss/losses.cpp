@@ -213,6 +213,21 @@ TEST_CASE("targets that a loss has no use for are refused, and the model stays a
   check(loss::CosineSimilarity(), {1, 2, 3, 0, 0, 0}, {"sample 1", "directions"});
 }
 
+TEST_CASE("one output that says yes or no has two classes to weigh", "[loss]") {
+  const Tensor<float> x({4, 1}, {1, 2, 3, 4}), y({4, 1}, {0, 1, 1, 0}), weights({4}, {1, 3, 3, 1});
+  const auto check = [&](const auto& loss) {
+    INFO(loss.kind);
+    Sequential by_class(Dense({.units = 1})), by_sample(Dense({.units = 1}));
+    for (Sequential* m : {&by_class, &by_sample}) m->compile(optim::SGD(), loss);
+    by_class.fit(x, y, {.verbose = 0, .class_weight = {1, 3}});
+    by_sample.fit(x, y, {.sample_weight = weights, .verbose = 0});
+    CHECK(parameter_bits(by_class) == parameter_bits(by_sample));
+  };
+  check(loss::Hinge());
+  check(loss::Focal());
+  check(loss::BinaryCrossEntropy());
+}
+
 TEST_CASE("models learn with each loss, and files keep it", "[loss][file]") {
   const TemporaryFolder folder;
   constexpr std::size_t samples = 60;

@@ -50,7 +50,7 @@ class Loader {
   [[gnu::cold]] void weigh_classes(const std::vector<double>& weights, const model::LossNode<T, B>& loss) {
     if (weights.empty()) return;
     const std::size_t features = samples_.y.features();
-    if (!has_labels() && (!loss.facts().probabilities || (binary_ && features > 1)))
+    if (!has_labels() && (binary_ ? features > 1 : !loss.facts().probabilities))
       raise<UsageError>("fit: .class_weight needs samples of one class each, which ", loss.facts().kind,
                         " does not tell; use .sample_weight");
     const std::size_t classes = std::max<std::size_t>(outputs_, 2);
