@@ -13,7 +13,8 @@ struct Accuracy {
   double operator()(const Outcome<T>& o) const {
     if (o.classes()) return o.predicted_class() == o.true_class() ? 1 : 0;
     std::size_t right = 0;
-    for (std::size_t i = 0; i < o.prediction.size(); ++i) right += o.yes(i) == o.wanted_yes(i) ? 1 : 0;
+    for (std::size_t i = 0; i < o.prediction.size(); ++i)
+      if (o.yes(i) == o.wanted_yes(i)) ++right;
     return static_cast<double>(right) / static_cast<double>(o.prediction.size());
   }
 };

@@ -31,7 +31,7 @@ struct TopK : TopKOptions {
     const T value = o.prediction[right];
     std::size_t before = 0;
     for (std::size_t i = 0; i < o.prediction.size(); ++i)
-      before += o.prediction[i] > value || (i < right && o.prediction[i] == value) ? 1 : 0;
+      if (o.prediction[i] > value || (i < right && o.prediction[i] == value)) ++before;
     return before < k ? 1 : 0;
   }
   void fields(auto&& field) { field("k", k); }
