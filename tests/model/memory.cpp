@@ -199,6 +199,36 @@ TEST_CASE("a metric that keeps every sample allocates nothing after the first ba
   CHECK(counts.between_epochs == 0);
 }
 
+TEST_CASE("accumulation, averages, groups, schedules and callbacks allocate nothing after the first epoch",
+          "[memory]") {
+  const auto x = normal_numbers({100, 12}, 1);
+  const auto y = labels_below(3, 100, 2);
+  const auto check = [&](auto optimizer) {
+    INFO(optimizer.kind);
+    optimizer.learning_rate = tesla::schedule::Piecewise({.rates = {0.01, 0.001}, .until = {7}});
+    Sequential model;
+    model.add_layer(Dense({.units = 20, .activation = tesla::tanh, .name = "first"})).add_layer(Dense({.units = 3}));
+    model.compile(optimizer, tesla::loss::SparseCategoricalCrossEntropy());
+    model.group("first", {.rate = 0.5, .weight_decay = 0}).freeze("*.bias");
+    Counter::Counts counts;
+    model.fit(x, y,
+              {.epochs = 5,
+               .batch_size = 16,
+               .callbacks = {tesla::callback::EarlyStopping({.patience = 9}), tesla::callback::ReduceOnPlateau(),
+                             Counter{&counts}},
+               .verbose = 0,
+               .class_weight = {1, 2, 3},
+               .accumulate = 2,
+               .average = 0.9});
+    CHECK(counts.between_epochs == 0);
+  };
+  check(tesla::optim::SGD({.momentum = 0.9}));
+  check(tesla::optim::RMSprop());
+  check(tesla::optim::Adagrad());
+  check(tesla::optim::Lion());
+  check(tesla::optim::LAMB());
+}
+
 TEST_CASE("a tensor-train allocates nothing once it has a plan for each size of batch", "[memory]") {
   for (const Case& c : cases) {
     INFO(c.name);

@@ -64,7 +64,13 @@ struct LearningRateFinder : LearningRateFinderOptions {
   /// A loss or a gradient beyond all numbers is the end of the search, not of the program.
   template <class Model>
   void on_error(train::Moment<Model>& m) {
-    if (restore(m) && !state_->points.empty()) m.handled = true;
+    if (!restore(m) || state_->points.empty()) return;
+    try {
+      throw;
+    } catch (const DataError&) {
+      m.handled = true;
+    } catch (...) {
+    }
   }
 
   /// The rates that were tried with the smoothed loss of each.
