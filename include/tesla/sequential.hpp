@@ -62,7 +62,6 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
     training_.set_loss(std::move(loss), std::move(metrics));
-    if (training_.averages_in_place) train::exchange_averages(net(), training_);
     training_.set_optimizer(std::move(optimizer));
     net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
   }
@@ -269,6 +268,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
   const backend::Target<T> target = loader.load(backend, w, order, first);
+  if (training_.averages_in_place) train::exchange_averages(net(), training_);  // a step is of the parameters themselves
   net().begin_batch(training_.step, share.first);
   net().forward(w);
   const Panels<const T> y = w.output(net().entries().size() - 1);
@@ -348,7 +348,6 @@ template <class T, class B>
     for (std::size_t batch = 0; batch < batches && !moment.stop; ++batch) {
       const std::size_t first = batch * batch_size, count = std::min(batch_size, size - first);
       moment.batch = batch + 1;
-      if (training_.averages_in_place) train::exchange_averages(net(), training_);  // a callback left them there
       const train::Share share = grouping(batch);
       moment.loss = step(loader, options.shuffle ? order.data() : nullptr, first, count, &scorer, share, sums,
                          {"fit", epoch, batch + 1});

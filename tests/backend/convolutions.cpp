@@ -110,11 +110,18 @@ void check(const backend::Convolution& c, std::size_t batch) {
   const auto dw = bench.repeated([&] {
     const auto result = bench.table(c.filters, c.depth(), bench.random(c.filters * c.depth(), 5));
     const auto memory = scratch();
-    bench.backend.convolve_filters(c, up.in(), in.in(), result.matrix(), memory.data());
+    const auto total = bench.array(std::vector<T>(c.filters, T(9)));
+    bench.backend.convolve_filters(c, up.in(), in.in(), result.matrix(), total.data(), memory.data());
     memory.read();
-    return result.values();
+    std::vector<T> all = result.values();
+    const std::vector<T> totals = total.read();
+    all.insert(all.end(), totals.begin(), totals.end());
+    return all;
   });
-  bench.compare(dw, sums.dw, std::sqrt(Real(c.rows.out * c.columns.out * batch)) + 1);
+  Reals dw_and_bias = sums.dw;
+  dw_and_bias.resize(sums.dw.size() + c.filters);
+  for (std::size_t i = 0; i < dy.size(); ++i) dw_and_bias[sums.dw.size() + i % c.filters] += dy[i];
+  bench.compare(dw, dw_and_bias, std::sqrt(Real(c.rows.out * c.columns.out * batch)) + 1);
   kept.read();
 }
 
@@ -222,15 +229,21 @@ void check_pooling(backend::ConvolutionAxis rows, backend::ConvolutionAxis colum
     if (largest) y[o] = x[best], dx[best] += dy[o];
   }
   const auto in = bench.batch({batch, c.in_features()}, x), up = bench.batch({batch, c.out_features()}, dy);
-  const auto out = bench.batch({batch, c.out_features()});
+  const auto out = bench.batch({batch, c.out_features()}), which = bench.batch({batch, c.out_features()});
   bench.compare(bench.repeated([&] {
-    bench.backend.pool(c, largest, in.in(), out.panels());
+    if (largest)
+      bench.backend.max_pool(c, in.in(), out.panels(), which.panels());
+    else
+      bench.backend.mean_pool(c, in.in(), out.panels());
     return out.rows();
   }),
                 y);
   bench.compare(bench.repeated([&] {
     const auto result = bench.batch({batch, c.in_features()});
-    bench.backend.pool_gradient(c, largest, in.in(), out.in(), up.in(), result.panels());
+    if (largest)
+      bench.backend.max_pool_gradient(c, which.in(), up.in(), result.panels());
+    else
+      bench.backend.mean_pool_gradient(c, up.in(), result.panels());
     return result.rows();
   }),
                 dx);

@@ -12,7 +12,7 @@
 //   products   multiply: every product of matrices, with bias and an elementwise function on the result
 //   images     convolve, with bias and an elementwise function; convolve_input, convolve_filters: its gradients;
 //              convolution_memory: what they need, prepare_filters: what forward keeps of the filters;
-//              pool, pool_gradient: the largest or the mean of each window, channel by channel
+//              max_pool, mean_pool and their gradients: of each window, channel by channel
 //   features   normalise, normalise_gradient: groups of a sample's features; pick: features in other places, repeated
 //              or added; draw: random numbers
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
@@ -126,9 +126,11 @@ concept Backend = std::movable<B> &&
   b.prepare_filters(convolution, matrix, n, p);              // p: what convolve keeps, good for these filters
   b.convolve(convolution, matrix, q, in, panels, q, f);      // filters, kept, x, y, bias or null
   b.convolve_input(convolution, matrix, in, panels, p);      // filters, dy, dx, scratch
-  b.convolve_filters(convolution, in, in, matrix, p);        // dy, x, their gradient, scratch
-  b.pool(convolution, true, in, panels);                     // true: the largest, not the mean
-  b.pool_gradient(convolution, true, in, in, in, panels);    // x, y, dy, dx
+  b.convolve_filters(convolution, in, in, matrix, p, p);     // dy, x, the gradients of filters and bias, scratch
+  b.max_pool(convolution, in, panels, panels);               // x, y, which of a window's inputs it was, or null
+  b.max_pool_gradient(convolution, in, in, panels);          // which, dy, dx
+  b.mean_pool(convolution, in, panels);
+  b.mean_pool_gradient(convolution, in, panels);
   b.normalise(groups, true, 1e-5, in, panels, panels);       // true: centred; x, y, the factor of each group
   b.normalise_gradient(groups, true, in, in, in, panels);    // y, the factors, dy, dx
   b.pick(picks, in, panels);

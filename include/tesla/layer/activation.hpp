@@ -78,6 +78,13 @@ struct Activation : NamedActivation {
     }
   }
 
+  /// Whether f grows with its input, so that the largest of some f(x) is f of the largest x, and pooling may come
+  /// first.
+  bool grows() const {
+    return function == Function::relu || function == Function::leaky_relu || function == Function::elu ||
+           function == Function::sigmoid || function == Function::tanh || function == Function::softplus;
+  }
+
   /// y = f(x); x and y may be the same. Softmax runs over groups of `channels` features.
   template <class B, class T>
   void apply(B& backend, Panels<const T> x, Panels<T> y, std::size_t channels) const {
@@ -104,12 +111,16 @@ struct Activation : NamedActivation {
   void gradient_with_bias(Pass<T, B>& pass, Panels<const T> kept, Panels<T> dy, std::size_t channels, bool has_bias,
                           std::size_t bias) const {
     const Panels<const T> upstream = dy;
+    if (function == Function::linear) {
+      if (has_bias) pass.reduce(math::Identity(), pass.gradient(bias), upstream);
+      return;
+    }
     if (has_bias && visit([&](const auto& f) {
           pass.backend.map_sum(math::GradientOf(f), dy, pass.gradient(bias), upstream, kept);
         }))
       return;
     gradient(pass.backend, kept, upstream, dy, channels);
-    if (has_bias) pass.reduce([](auto d) { return d; }, pass.gradient(bias), upstream);
+    if (has_bias) pass.reduce(math::Identity(), pass.gradient(bias), upstream);
   }
 
   Shape setup(const Shape& in, Setup&) const {

@@ -46,6 +46,8 @@ inline constexpr std::size_t filters_head = cache_line / sizeof(T);
 /// Both kinds, by the rank of their samples.
 template <class Options, std::size_t Rank>
 struct Convolving : Options {
+  static constexpr bool activation_can_move = true;
+
   Convolving() = default;
   Convolving(Options options) : Options(std::move(options)) {}
 
@@ -101,19 +103,22 @@ struct Convolving : Options {
       if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps))
         pass.backend.prepare_filters(geometry, w, x.batch, kept);
     }
-    if (!keep && this->activation.visit([&](const auto& f) {
-          pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, y, bias, f);
+    const Activation f = pass.activation_moved ? Activation() : this->activation;
+    if (!keep && f.visit([&](const auto& function) {
+          pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, y, bias, function);
         }))
       return;
     pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, z, bias);
-    this->activation.apply(pass.backend, Panels<const T>(z), y, this->filters);
+    f.apply(pass.backend, Panels<const T>(z), y, this->filters);
   }
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const Panels<const T> kept = this->activation.from_output() ? Panels<const T>(y) : pass.kept[0], upstream = dy;
-    this->activation.gradient_with_bias(pass, kept, dy, this->filters, this->use_bias, 1);
-    pass.backend.convolve_filters(geometry, upstream, x, pass.slots[0].gradient, pass.scratch.data());
+    if (this->activation.function != Activation::Function::linear && !pass.activation_moved)
+      this->activation.gradient(pass.backend, kept, upstream, dy, this->filters);
+    pass.backend.convolve_filters(geometry, upstream, x, pass.slots[0].gradient,
+                                  this->use_bias ? pass.slots[1].gradient.data : nullptr, pass.scratch.data());
     if (dx) pass.backend.convolve_input(geometry, pass.weight(0), upstream, dx, pass.scratch.data());
   }
 

@@ -84,6 +84,8 @@ class Setup {
   bool sums_products_ = false;
 };
 
+struct Activation;
+
 /// What a layer finds when it runs: the backend, its parameters, their gradients, and the memory it asked for.
 template <class T, class B>
 struct Pass {
@@ -103,6 +105,10 @@ struct Pass {
   // long as both are the same.
   std::array<std::uint64_t, 2> stamps = {};
   std::uint64_t number = 0;  // of the batch, over all training
+  // Where the network runs the activation of one layer behind the next one, which is cheaper there: the layer without
+  // its own, the next one with that of the layer before.
+  bool activation_moved = false;
+  const Activation* moved_activation = nullptr;
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.

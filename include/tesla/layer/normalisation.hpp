@@ -102,7 +102,7 @@ struct BatchNorm : BatchNormOptions {
     if (pass.training) {
       const double n = static_cast<double>(samples(x));
       const auto share = [n](auto sum) { return sum * math::number<decltype(sum)>(1 / n); };
-      pass.reduce([](auto a) { return a; }, sums_of(mean), x);
+      pass.reduce(math::Identity(), sums_of(mean), x);
       pass.map(share, mean, now_mean);
       pass.reduce([](auto a, auto m) { return (a - m) * (a - m); }, sums_of(variance), x, per_channel(mean));
       pass.map(share, variance, now_variance);
@@ -145,7 +145,7 @@ struct BatchNorm : BatchNormOptions {
     };
     follow(0, mean, 1);
     follow(1, variance, n > 1 ? n / (n - 1) : 1);
-    pass.reduce([](auto d) { return d; }, sums_of(sums), up);
+    pass.reduce(math::Identity(), sums_of(sums), up);
     pass.reduce([](auto d, auto a, auto m) { return d * (a - m); }, sums_of(along), up, x, per_channel(mean));
     if (use_scale) pass.map([](auto a, auto s) { return a * s; }, pass.vector_gradient(2), each_along, each_spread);
     if (use_shift) pass.map([](auto s) { return s; }, pass.vector_gradient(shift()), each_sum);
@@ -208,7 +208,7 @@ struct Normalising : Options {
   void backward(Pass<T, B>& pass, Panels<const T>, Panels<T>, Panels<T> dy, Panels<T> dx) const {
     const Panels<const T> up = dy, plain = pass.kept[0];
     if (this->use_scale) pass.reduce([](auto d, auto a) { return d * a; }, pass.gradient(0), up, plain);
-    if (has_shift()) pass.reduce([](auto d) { return d; }, pass.gradient(this->use_scale ? 1 : 0), up);
+    if (has_shift()) pass.reduce(math::Identity(), pass.gradient(this->use_scale ? 1 : 0), up);
     if (!dx) return;
     if (this->use_scale) pass.map([](auto d, auto s) { return d * s; }, dy, up, pass.parameter(0));
     pass.backend.normalise_gradient(groups_, Centred, plain, Panels<const T>(factors(pass, up)), up, dx);

@@ -27,19 +27,37 @@ namespace detail {
 /// Shared by all kinds; `geometry` is filled by their setup().
 template <bool Largest>
 struct Pooled {
+  static constexpr bool takes_activation = Largest;  // the largest of some f(x) is f of the largest, if f grows
+
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    pass.backend.pool(geometry, Largest, x, y);
+    if constexpr (Largest)
+      pass.backend.max_pool(geometry, x, y, pass.training ? pass.kept[0] : Panels<T>());
+    else
+      pass.backend.mean_pool(geometry, x, y);
+    if (pass.moved_activation != nullptr)
+      pass.moved_activation->visit([&](const auto& f) { pass.map(f, y, Panels<const T>(y)); });
   }
   template <class T, class B>
-  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    if (dx) pass.backend.pool_gradient(geometry, Largest, x, Panels<const T>(y), Panels<const T>(dy), dx);
+  void backward(Pass<T, B>& pass, Panels<const T>, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
+    const Panels<const T> up = dy;
+    if (pass.moved_activation != nullptr)
+      pass.moved_activation->visit([&](const auto& f) { pass.map(math::GradientOf(f), dy, up, Panels<const T>(y)); });
+    if (!dx) return;
+    if constexpr (Largest)
+      pass.backend.max_pool_gradient(geometry, Panels<const T>(pass.kept[0]), up, dx);
+    else
+      pass.backend.mean_pool_gradient(geometry, up, dx);
   }
 
   backend::Convolution geometry;  // once set up
 
  protected:
-  void set_channels(std::size_t channels) { geometry.channels = geometry.filters = geometry.groups = channels; }
+  Shape ask(Setup& setup, const Shape& out) {
+    geometry.channels = geometry.filters = geometry.groups = out.back();
+    if (Largest) setup.keep(geometry.out_features());
+    return out;
+  }
 };
 
 /// A window of padding alone would have nothing to take.
@@ -57,12 +75,11 @@ template <bool Largest>
 struct Pool2D : Pool2DOptions, Pooled<Largest> {
   Pool2D() = default;
   Pool2D(Pool2DOptions options) : Pool2DOptions(std::move(options)) {}
-  [[gnu::cold]] Shape setup(const Shape& in, Setup&) {
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     const auto [rows, columns, channels] = image_extents(in, 3);
     this->geometry.rows = pool_axis(rows, pool[0], stride[0], padding, 0, "rows");
     this->geometry.columns = pool_axis(columns, pool[1], stride[1], padding, 2, "columns");
-    this->set_channels(channels);
-    return {this->geometry.rows.out, this->geometry.columns.out, channels};
+    return this->ask(setup, {this->geometry.rows.out, this->geometry.columns.out, channels});
   }
   void fields(auto&& field) {
     field("pool", pool);
@@ -75,12 +92,11 @@ template <bool Largest>
 struct Pool1D : Pool1DOptions, Pooled<Largest> {
   Pool1D() = default;
   Pool1D(Pool1DOptions options) : Pool1DOptions(std::move(options)) {}
-  [[gnu::cold]] Shape setup(const Shape& in, Setup&) {
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     const auto [rows, columns, channels] = image_extents(in, 2);
     this->geometry.rows = {};
     this->geometry.columns = pool_axis(columns, pool, stride, signal_padding(padding), 0, "steps");
-    this->set_channels(channels);
-    return {this->geometry.columns.out, channels};
+    return this->ask(setup, {this->geometry.columns.out, channels});
   }
   void fields(auto&& field) {
     field("pool", pool);
@@ -93,7 +109,7 @@ template <bool Largest>
 struct GlobalPool : Pooled<Largest> {
   std::string name;
 
-  [[gnu::cold]] Shape setup(const Shape& in, Setup&) {
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     if ((in.rank() != 2 && in.rank() != 3) || in.elements() == 0)
       raise<ShapeError>(
           "expects images of {height, width, channels} or signals of {length, channels}, its input has "
@@ -102,8 +118,7 @@ struct GlobalPool : Pooled<Largest> {
     const std::size_t pixels = in.elements() / in.back();
     this->geometry.rows = {};
     this->geometry.columns = {pixels, 1, pixels, pixels};
-    this->set_channels(in.back());
-    return {in.back()};
+    return this->ask(setup, {in.back()});
   }
   void fields(auto&&) {}
 };

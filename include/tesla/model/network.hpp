@@ -38,6 +38,11 @@ class Network {
     std::size_t first_parameter = 0, parameters = 0;
     std::vector<std::size_t> kept;
     bool sums_products = false;
+    bool activation_moved = false;  // behind the next layer
+    const layer::Activation* moved_activation = nullptr;
+
+    /// Whether the layer's output is its input as it is.
+    bool passthrough() const { return node->passthrough() || (activation_moved && node->facts().activation); }
   };
 
   explicit Network(std::uint64_t seed) : backend_(std::make_unique<B>()), store_(*backend_), seed_(seed) {}
@@ -152,7 +157,7 @@ class Network {
   /// Runs the layers on the input of the workspace; the result is workspace().outputs.back().
   void forward(Workspace<T>& w) {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].node->passthrough()) continue;
+      if (entries_[i].passthrough()) continue;
       auto pass = make_pass(w, i);
       entries_[i].node->forward(pass, w.input_of(i), w.output(i));
     }
@@ -162,7 +167,7 @@ class Network {
   void backward(Workspace<T>& w) {
     for (auto& slot : slots_) slot.dy = slot.x = {};
     for (std::size_t i = entries_.size(); i-- > first_trained_;) {
-      if (entries_[i].node->passthrough()) continue;
+      if (entries_[i].passthrough()) continue;
       auto pass = make_pass(w, i);
       const Panels<T> dx = i == first_trained_ ? Panels<T>() : w.gradient(i - 1);
       entries_[i].node->backward(pass, w.input_of(i), w.output(i), w.gradient(i), dx);
@@ -379,12 +384,12 @@ class Network {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
       n.layers.push_back(
-          {e.out.elements(), e.node->passthrough(), e.sums_products, e.kept,
+          {e.out.elements(), e.passthrough(), e.sums_products, e.kept,
            [node = e.node.get()](std::size_t batch, bool training) { return node->memory(batch, training); }});
       if (fresh && e.sums_products) n.gathered_rows = true;
       for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
         n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
-      if (!e.node->passthrough()) fresh = false;
+      if (!e.passthrough()) fresh = false;
     }
     return n;
   }
@@ -398,6 +403,12 @@ class Network {
   }
 
   [[gnu::cold]] void prepare() {
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const bool taken = i + 1 < entries_.size() && entries_[i + 1].node->facts().takes_activation;
+      const layer::Activation* const activation = taken ? entries_[i].node->movable_activation() : nullptr;
+      entries_[i].activation_moved = activation != nullptr;
+      if (taken) entries_[i + 1].moved_activation = activation;
+    }
     workspace_ = Workspace<T>(needs(0));
     arena_ = {};
     structure_ = next_stamp();

@@ -35,7 +35,7 @@ class LayerNode {
     std::string_view kind;
     std::string name;          // the user's, or empty
     std::string default_name;  // for those without
-    bool passthrough;
+    bool passthrough, activation, takes_activation;
     Shape input;  // where the layer itself knows its input's shape (Input), else no extents
     io::Json options;
   };
@@ -54,6 +54,8 @@ class LayerNode {
   virtual std::string plan(std::size_t batch, bool training) const = 0;
   /// What the remark in summaries says, once the layer's options are known to be right.
   virtual std::string note() const = 0;
+  /// The activation that the layer ends with, if it can run without it; the layer may be nothing else.
+  virtual const layer::Activation* movable_activation() const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
   virtual void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const = 0;
 
@@ -85,6 +87,13 @@ class LayerNodeOf final : public LayerNode<T, B> {
     if constexpr (requires { layer_.note(); }) return layer_.note();
     return {};
   }
+  const layer::Activation* movable_activation() const override {
+    if constexpr (std::same_as<L, layer::Activation>)
+      return layer_.grows() ? &layer_ : nullptr;
+    else if constexpr (requires { L::activation_can_move; })
+      return layer_.activation.grows() ? &layer_.activation : nullptr;
+    return nullptr;
+  }
   const L& layer() const { return layer_; }
   L& layer() { return layer_; }
 
@@ -97,7 +106,9 @@ class LayerNodeOf final : public LayerNode<T, B> {
 
  private:
   [[gnu::cold]] static typename LayerNode<T, B>::Facts facts_of(const L& layer) {
-    typename LayerNode<T, B>::Facts facts{L::kind, {}, {}, layer::Passthrough<L>, {}, options_of(layer)};
+    typename LayerNode<T, B>::Facts facts{
+        L::kind, {}, {}, layer::Passthrough<L>, std::same_as<L, layer::Activation>, false, {}, options_of(layer)};
+    if constexpr (requires { L::takes_activation; }) facts.takes_activation = L::takes_activation;
     if constexpr (requires { layer.name; }) facts.name = layer.name;
     if constexpr (requires { layer.function_name(); })
       facts.default_name = layer.function_name();

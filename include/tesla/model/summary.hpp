@@ -31,7 +31,8 @@ MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& tra
   const std::size_t target = labels ? 0 : network.output_shape().elements();
   std::size_t indices = 0;
   for (const auto& p : network.store().places()) indices += p.form ? p.form->bytes() : 0;
-  return {block, block, training.optimizer ? block * training.optimizer->slots() : 0,
+  const std::size_t averages = network.store().averaged() ? 1 : 0;
+  return {block, block, training.optimizer ? block * (training.optimizer->slots() + averages) : 0,
           network.workspace_size(batch_size, true, target) * sizeof(T), indices};
 }
 

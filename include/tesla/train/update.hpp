@@ -44,7 +44,7 @@ class Update {
   /// Takes the gradients of a batch; the last one of a step changes the parameters.
   void run(const Share& share, const StepName& name) {
     if (!(share.first && share.last)) sum(share);
-    if (!share.last) return net_.store().touch();  // what layers keep in the gradients' memory is gone
+    if (!share.last) return;
     check_and_clip(name);
     step();
   }

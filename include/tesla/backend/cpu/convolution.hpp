@@ -333,9 +333,10 @@ class Convolve {
       }
   }
 
-  /// The gradient of the filters.
-  void filters(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
+  /// The gradients of the filters and, unless it is null, of the bias.
+  void filters(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* bias, T* scratch) const {
     std::fill_n(gradient.data, gradient.rows * gradient.stride, T(0));
+    if (bias != nullptr) map_sum<math::Identity, T>({}, nullptr, Features<T>{bias, c_.filters}, dy);
     if (dy.batch == 0) return;
     if (dy.lanes == 1)
       filters_of_one(dy, x, gradient, scratch);
@@ -425,8 +426,9 @@ class Convolve {
   void filters_by_tiles(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
     const Chunk chunk = this->chunk(x.lanes);
     const std::size_t rows = row_size(x.lanes), each = c_.group_filters(), channels = c_.group_channels();
-    const std::size_t tallest = max_rows(2), tiles = (each + tallest - 1) / tallest;
-    const std::size_t own = blocks() / c_.groups;
+    const std::size_t own = blocks() / c_.groups, vectors = channels > w ? 2 : 1;
+    std::size_t tiles = 0;
+    for (std::size_t f = 0; f < each; f += next_height<T>(each - f, vectors)) ++tiles;
     for (std::size_t panel = 0; panel < x.panels(); ++panel)
       for (std::size_t first = 0; first < c_.rows.out; first += chunk.outputs) {
         const Range outputs{first, std::min(c_.rows.out, first + chunk.outputs)};
@@ -443,11 +445,13 @@ class Convolve {
                                          x.lanes, lines, scratch + at * blocks() * x.lanes * block);
                      });
         const double cost = nanoseconds::multiply_add<T> * static_cast<double>(outputs.size() * c_.columns.out * live) *
-                            static_cast<double>(c_.depth() * std::min(each, tallest));
+                            static_cast<double>(c_.depth() * each) / static_cast<double>(tiles);
         parallel_for(c_.groups * tiles, cost, [&](std::size_t begin, std::size_t end) {
           for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t group = task / tiles, tile = task % tiles;
-            const Range filters{group * each + each * tile / tiles, group * each + each * (tile + 1) / tiles};
+            const std::size_t group = task / tiles;
+            std::size_t f = 0;
+            for (std::size_t tile = 0; tile < task % tiles; ++tile) f += next_height<T>(each - f, vectors);
+            const Range filters{group * each + f, group * each + f + next_height<T>(each - f, vectors)};
             for (std::size_t y = outputs.begin; y < outputs.end; ++y)
               for (std::size_t ky = 0; ky < c_.rows.kernel; ++ky) {
                 if (const Range at = outputs_at(c_.rows, ky); y < at.begin || y >= at.end) continue;

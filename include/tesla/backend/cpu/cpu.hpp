@@ -115,18 +115,26 @@ class Cpu {
     cpu::Convolve<T>(c).input(filters, dy, dx, scratch);
   }
   template <class T>
-  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T* scratch) {
-    cpu::Convolve<T>(c).filters(dy, x, gradient, scratch);
+  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T* bias,
+                        T* scratch) {
+    cpu::Convolve<T>(c).filters(dy, x, gradient, bias, scratch);
   }
 
   template <class T>
-  void pool(const Convolution& c, bool largest, Panels<const T> x, Panels<T> y) {
-    largest ? cpu::Pool<T>(c).largest(x, y) : cpu::Pool<T>(c).mean(x, y);
+  void max_pool(const Convolution& c, Panels<const T> x, Panels<T> y, Panels<T> which) {
+    cpu::Pool<T>(c).largest(x, y, which);
   }
   template <class T>
-  void pool_gradient(const Convolution& c, bool largest, Panels<const T> x, Panels<const T> y, Panels<const T> dy,
-                     Panels<T> dx) {
-    largest ? cpu::Pool<T>(c).largest_gradient(x, y, dy, dx) : cpu::Pool<T>(c).mean_gradient(dy, dx);
+  void max_pool_gradient(const Convolution& c, Panels<const T> which, Panels<const T> dy, Panels<T> dx) {
+    cpu::Pool<T>(c).largest_gradient(which, dy, dx);
+  }
+  template <class T>
+  void mean_pool(const Convolution& c, Panels<const T> x, Panels<T> y) {
+    cpu::Pool<T>(c).mean(x, y);
+  }
+  template <class T>
+  void mean_pool_gradient(const Convolution& c, Panels<const T> dy, Panels<T> dx) {
+    cpu::Pool<T>(c).mean_gradient(dy, dx);
   }
 
   template <class T>

@@ -79,7 +79,7 @@ struct Source {
   Operand<T> from(std::size_t feature) const { return {data + (period != 0 ? feature % period : feature), false}; }
 };
 
-inline constexpr std::size_t max_inputs = 6, sums_at_once = 8;
+inline constexpr std::size_t max_inputs = 8, sums_at_once = 8;
 template <class T>
 inline constexpr std::size_t most_lanes = 4 * cache_line / sizeof(T);
 
@@ -114,7 +114,7 @@ void map_rows(MapKernel<T> kernel, const void* f, Panels<T> out, std::span<const
 }
 
 /// The same, with sums over the samples for each feature, or over all features that repeat; without `out` only the
-/// sums.
+/// sums. A null kernel sums the first operand, which is panels then, as it is.
 template <class T>
 void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out, Features<T> sums,
               std::span<const Source<T>> in) {
@@ -130,8 +130,9 @@ void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out,
       T* const to = out != nullptr ? out + first : buffer;
       Operand<T> operands[max_inputs];
       for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].from(first);
-      kernel(f, to, operands, n);
-      for (std::size_t i = 0; i < n; ++i) sums.data[at + i] += to[i];
+      if (kernel != nullptr) kernel(f, to, operands, n);
+      const T* const values = kernel != nullptr ? to : operands[0].data;
+      for (std::size_t i = 0; i < n; ++i) sums.data[at + i] += values[i];
       first += n;
     }
     return;
@@ -153,16 +154,17 @@ void sum_rows(MapKernel<T> kernel, const void* f, Panels<const T> shape, T* out,
                      for (std::size_t repeat = 0; repeat < repeats; ++repeat) {
                        const std::size_t row = panel * shape.features + repeat * sums.size + first;
                        T* const to = out != nullptr ? out + row * lanes : buffer;
+                       const T* const values = kernel != nullptr ? to : in[0].data + row * lanes;
                        Operand<T> operands[max_inputs];
-                       for (std::size_t now = 0; now < count; now += flat ? count : 1) {
+                       for (std::size_t now = 0; kernel != nullptr && now < count; now += flat ? count : 1) {
                          for (std::size_t k = 0; k < in.size(); ++k) operands[k] = in[k].row(row + now, lanes);
                          kernel(f, to + now * lanes, operands, flat ? count * lanes : lanes);
                        }
                        for (std::size_t k = 0; k < count; ++k) {
                          Vector<T> total = totals[k];
                          std::size_t lane = 0;
-                         for (; lane < whole; lane += width<T>) total += load(to + k * lanes + lane);
-                         if (lane < live) total += load(to + k * lanes + lane) * part;
+                         for (; lane < whole; lane += width<T>) total += load(values + k * lanes + lane);
+                         if (lane < live) total += load(values + k * lanes + lane) * part;
                          totals[k] = total;
                        }
                      }
@@ -187,7 +189,9 @@ template <class F, class T, class First, class... In>
 void map_sum(const F& f, T* out, Features<T> sums, const First& first, const In&... in) {
   static_assert(sizeof...(In) < detail::max_inputs);
   const detail::Source<T> sources[] = {detail::Source<T>(first), detail::Source<T>(in)...};
-  detail::sum_rows<T>(&map_kernel<T, F, sizeof...(In) + 1>, &f, Panels<const T>(first), out, sums, sources);
+  constexpr bool plain = std::is_same_v<F, math::Identity> && sizeof...(In) == 0;
+  const MapKernel<T> kernel = plain && out == nullptr ? nullptr : &map_kernel<T, F, sizeof...(In) + 1>;
+  detail::sum_rows<T>(kernel, &f, Panels<const T>(first), out, sums, sources);
 }
 
 /// A rectangle of weights, their optimizer state and their gradient, for a step of an optimizer's rule. Rows are padded

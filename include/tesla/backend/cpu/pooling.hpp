@@ -12,39 +12,41 @@ class Pool {
   /// Channels and filters of `c` are the same, in groups of one.
   explicit Pool(const Convolution& c) : c_(c), rows_(outputs_of(c.rows)), columns_(outputs_of(c.columns)) {}
 
-  void largest(Panels<const T> x, Panels<T> y) const {
-    each_row(x, y, [&](const Window& at, const T* from, T* to, std::size_t n) {
+  /// `which`, unless it is null, is told which of a window's inputs, counted from 0, is the first of the largest.
+  void largest(Panels<const T> x, Panels<T> y, Panels<T> which) const {
+    each_row(x, y, [&](const Window& at, const T* from, std::size_t out, std::size_t n) {
       for (std::size_t i = 0; i < n; i += w) {
-        Vector<T> most = load(from + i, n - i);
-        each_tap(at, [&](std::size_t offset) { most = xsimd::max(most, load(from + offset + i, n - i)); });
-        store(to + i, most, n - i);
+        Vector<T> most = load(from + i, n - i), place(T(0)), number(T(0));
+        each_tap(at, [&](std::size_t offset) {
+          const Vector<T> value = load(from + offset + i, n - i);
+          const auto better = value > most;
+          most = xsimd::select(better, value, most), place = xsimd::select(better, number, place);
+          number += Vector<T>(T(1));
+        });
+        store(y.data + out + i, most, n - i);
+        if (which) store(which.data + out + i, place, n - i);
       }
     });
   }
   void mean(Panels<const T> x, Panels<T> y) const {
-    each_row(x, y, [&](const Window& at, const T* from, T* to, std::size_t n) {
+    each_row(x, y, [&](const Window& at, const T* from, std::size_t out, std::size_t n) {
       const Vector<T> share(T(1) / static_cast<T>(at.rows * at.columns));
       for (std::size_t i = 0; i < n; i += w) {
         Vector<T> total(T(0));
         each_tap(at, [&](std::size_t offset) { total += load(from + offset + i, n - i); });
-        store(to + i, total * share, n - i);
+        store(y.data + out + i, total * share, n - i);
       }
     });
   }
 
-  /// All of a window's gradient goes to the first of its largest inputs.
-  void largest_gradient(Panels<const T> x, Panels<const T> y, Panels<const T> dy, Panels<T> dx) const {
+  void largest_gradient(Panels<const T> which, Panels<const T> dy, Panels<T> dx) const {
     each_block(dy, dx, [&](const Window& at, std::size_t in, std::size_t out, std::size_t n) {
-      const T *const from = x.data + in, *const most = y.data + out, *const up = dy.data + out;
-      T* const to = dx.data + in;
       for (std::size_t i = 0; i < n; i += w) {
-        const Vector<T> value = load(most + i, n - i);
-        Vector<T> left = load(up + i, n - i);  // 0 once it has gone to an input
+        const Vector<T> place = load(which.data + out + i, n - i), own = load(dy.data + out + i, n - i);
+        Vector<T> number(T(0));
         each_tap(at, [&](std::size_t offset) {
-          const auto hit = load(from + offset + i, n - i) == value;
-          const Vector<T> own = xsimd::select(hit, left, Vector<T>(T(0)));
-          left = xsimd::select(hit, Vector<T>(T(0)), left);
-          put(to + offset + i, own, n - i);
+          put(dx.data + in + offset + i, xsimd::select(place == number, own, Vector<T>(T(0))), n - i);
+          number += Vector<T>(T(1));
         });
       }
     });
@@ -100,7 +102,7 @@ class Pool {
     parallel_for(y.panels() * c_.rows.out, cost(y.lanes), [&](std::size_t begin, std::size_t end) {
       for (std::size_t task = begin; task < end; ++task) {
         const T* const from = x.panel(task / c_.rows.out);
-        T* const to = y.panel(task / c_.rows.out);
+        const std::size_t to = task / c_.rows.out * y.stride();
         each_output(task % c_.rows.out, y.lanes, [&](const Window& window, std::size_t in, std::size_t out) {
           f(window, from + in, to + out, c_.channels * y.lanes);
         });

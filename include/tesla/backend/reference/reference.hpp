@@ -109,7 +109,8 @@ class Reference {
     }
   }
   template <class T>
-  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T*) {
+  void convolve_filters(const Convolution& c, Panels<const T> dy, Panels<const T> x, Matrix<T> gradient, T* bias, T*) {
+    if (bias != nullptr) reduce([](auto d) { return d; }, Features<T>{bias, c.filters}, dy);
     for (std::size_t f = 0; f < gradient.rows; ++f) std::fill_n(gradient.row(f), gradient.columns, T(0));
     for (std::size_t s = 0; s < x.batch; ++s)
       each_weight(c, [&](std::size_t out, std::size_t in, std::size_t filter, std::size_t k) {
@@ -118,26 +119,40 @@ class Reference {
   }
 
   template <class T>
-  void pool(const Convolution& c, bool largest, Panels<const T> x, Panels<T> y) {
+  void max_pool(const Convolution& c, Panels<const T> x, Panels<T> y, Panels<T> which) {
     for (std::size_t s = 0; s < y.batch; ++s)
       each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
-        T result = largest ? x.at(s, in[0]) : T(0);
-        for (const std::size_t i : in) result = largest ? std::max(result, x.at(s, i)) : result + x.at(s, i);
-        y.at(s, out) = largest ? result : result / static_cast<T>(in.size());
+        std::size_t best = 0;
+        for (std::size_t i = 1; i < in.size(); ++i)
+          if (x.at(s, in[i]) > x.at(s, in[best])) best = i;
+        y.at(s, out) = x.at(s, in[best]);
+        if (which) which.at(s, out) = static_cast<T>(best);
       });
   }
   template <class T>
-  void pool_gradient(const Convolution& c, bool largest, Panels<const T> x, Panels<const T> y, Panels<const T> dy,
-                     Panels<T> dx) {
+  void max_pool_gradient(const Convolution& c, Panels<const T> which, Panels<const T> dy, Panels<T> dx) {
     for (std::size_t s = 0; s < dx.batch; ++s) {
       for (std::size_t i = 0; i < dx.features; ++i) dx.at(s, i) = T(0);
       each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
-        for (const std::size_t i : in) {
-          if (!largest) dx.at(s, i) += dy.at(s, out) / static_cast<T>(in.size());
-          if (!largest || x.at(s, i) != y.at(s, out)) continue;
-          dx.at(s, i) += dy.at(s, out);  // the first of the largest
-          break;
-        }
+        dx.at(s, in[static_cast<std::size_t>(which.at(s, out))]) += dy.at(s, out);
+      });
+    }
+  }
+  template <class T>
+  void mean_pool(const Convolution& c, Panels<const T> x, Panels<T> y) {
+    for (std::size_t s = 0; s < y.batch; ++s)
+      each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
+        T total(0);
+        for (const std::size_t i : in) total += x.at(s, i);
+        y.at(s, out) = total / static_cast<T>(in.size());
+      });
+  }
+  template <class T>
+  void mean_pool_gradient(const Convolution& c, Panels<const T> dy, Panels<T> dx) {
+    for (std::size_t s = 0; s < dx.batch; ++s) {
+      for (std::size_t i = 0; i < dx.features; ++i) dx.at(s, i) = T(0);
+      each_window(c, [&](std::size_t out, const std::vector<std::size_t>& in) {
+        for (const std::size_t i : in) dx.at(s, i) += dy.at(s, out) / static_cast<T>(in.size());
       });
     }
   }

@@ -1,0 +1,228 @@
+// Walks over the steps of a recurrent layer. Lanes know nothing of each other, so each thread takes some of them through
+// all steps: none waits for another, and the weights stay in its second-level cache. The gates of a few units are
+// finished while they are in the first.
+#pragma once
+
+#include <tesla/backend/cpu/tile.hpp>
+#include <tesla/backend/recurrent.hpp>
+#include <tesla/core/parallel.hpp>
+
+#include <algorithm>
+
+namespace tesla::inline TESLA_TARGET::backend::cpu {
+
+namespace detail {
+
+/// The rows of some units in one step.
+template <class T>
+struct UnitRows {
+  T* gates;
+  std::size_t gate, row;      // elements from one gate to the next, and from unit to unit
+  const T *before, *output;   // what the step before left, and its output
+  std::size_t before_row;     // 0: one row of zeros
+  T *state, *hidden;          // of this step; the first may be null
+  const T* mask;              // null: none
+  const T* dy;                // null: none
+  T *dh, *dstate;
+  std::size_t units, lanes;
+};
+template <class T>
+using UnitKernel = void (*)(const UnitRows<T>& rows);
+
+template <class T>
+inline constexpr std::array<T, 4 * cache_line / sizeof(T)> no_state{};
+
+template <class T, class Cell, class F>
+[[gnu::noinline]] void forward_units(const UnitRows<T>& r) {
+  using V = Vector<T>;
+  for (std::size_t u = 0; u < r.units; ++u)
+    for (std::size_t lane = 0; lane < r.lanes; lane += width<T>) {
+      const std::size_t at = u * r.row + lane, from = u * r.before_row + lane;
+      std::array<V, Cell::rows> gates;
+      unroll<Cell::rows>([&](auto k) { gates[k] = load(r.gates + k * r.gate + at); });
+      const V before = load(r.before + from);
+      CellOutput<V, Cell::rows> out = Cell::template forward<F>(gates, before);
+      unroll<Cell::rows>([&](auto k) { store(r.gates + k * r.gate + at, out.gates[k]); });
+      if (r.mask != nullptr) {
+        const auto live = load(r.mask + lane) > V(T(0.5));
+        out.hidden = xsimd::select(live, out.hidden, load(r.output + from));
+        out.state = xsimd::select(live, out.state, before);
+      }
+      if constexpr (Cell::has_state) store(r.state + at, out.state);
+      store(r.hidden + at, out.hidden);
+    }
+}
+
+/// Leaves in dh what goes to the step before by no product.
+template <class T, class Cell, class F>
+[[gnu::noinline]] void backward_units(const UnitRows<T>& r) {
+  using V = Vector<T>;
+  const V zero(T(0));
+  for (std::size_t u = 0; u < r.units; ++u)
+    for (std::size_t lane = 0; lane < r.lanes; lane += width<T>) {
+      const std::size_t at = u * r.row + lane;
+      std::array<V, Cell::rows> gates;
+      unroll<Cell::rows>([&](auto k) { gates[k] = load(r.gates + k * r.gate + at); });
+      V dh = load(r.dh + at), ds = zero, state = zero;
+      if (r.dy != nullptr) dh += load(r.dy + at);
+      if constexpr (Cell::has_state) ds = load(r.dstate + at), state = load(r.state + at);
+      const V before = load(r.before + u * r.before_row + lane);
+      CellGradient<V, Cell::rows> d = Cell::template backward<F>(gates, before, state, dh, ds);
+      V kept = Cell::has_state ? zero : d.direct;
+      if (r.mask != nullptr) {
+        const auto live = load(r.mask + lane) > V(T(0.5));
+        unroll<Cell::rows>([&](auto k) { d.gates[k] = xsimd::select(live, d.gates[k], zero); });
+        kept = xsimd::select(live, kept, dh);
+        d.direct = xsimd::select(live, d.direct, ds);
+      }
+      unroll<Cell::rows>([&](auto k) { store(r.gates + k * r.gate + at, d.gates[k]); });
+      store(r.dh + at, kept);
+      if constexpr (Cell::has_state) store(r.dstate + at, d.direct);
+    }
+}
+
+/// A product into rows of so many vectors, by tiles.
+template <class T>
+void multiply_rows(TileArguments<T> t, std::size_t rows, std::size_t vectors) {
+  while (vectors > 0) {
+    const std::size_t now = tile_vectors(vectors);
+    TileArguments<T> part = t;
+    for (std::size_t r = rows; r > 0;) {
+      const std::size_t height = next_height<T>(r, now);
+      tile_function<T>(height, now)(part);
+      part.a += static_cast<std::ptrdiff_t>(height) * t.a_row, part.c += static_cast<std::ptrdiff_t>(height) * t.c_row;
+      if (part.bias != nullptr) part.bias += height;
+      r -= height;
+    }
+    t.b += now * width<T>, t.c += now * width<T>, vectors -= now;
+  }
+}
+
+}  // namespace detail
+
+/// For lanes in whole vectors.
+template <class T>
+class Recurrent {
+ public:
+  template <class Cell>
+  static void forward(const Recurrence<T>& r) {
+    const Shape shape{Cell::weights, Cell::rows, r.template apart<Cell>(), Cell::has_state};
+    each_part(r, shape, [&](std::size_t panel, std::size_t lane, std::size_t vectors) {
+      forward(r, shape, &detail::forward_units<T, Cell, Functions>, panel, lane, vectors);
+    });
+  }
+  template <class Cell>
+  static void backward(const Recurrence<T>& r) {
+    const Shape shape{Cell::weights, Cell::rows, r.template apart<Cell>(), Cell::has_state};
+    each_part(r, shape, [&](std::size_t panel, std::size_t lane, std::size_t vectors) {
+      backward(r, shape, &detail::backward_units<T, Cell, Functions>, panel, lane, vectors);
+    });
+  }
+
+ private:
+  using Functions = ExactFunctions;
+  static constexpr std::size_t w = width<T>;
+
+  struct Shape {
+    std::size_t weights, rows, apart;
+    bool has_state;
+  };
+
+  /// Shares the lanes of all panels among threads.
+  template <class F>
+  static void each_part(const Recurrence<T>& r, const Shape& shape, const F& f) {
+    const std::size_t vectors = r.lanes / w, wanted = static_cast<std::size_t>(threads());
+    const std::size_t parts = std::clamp<std::size_t>((wanted + r.panels() - 1) / r.panels(), 1, vectors);
+    const double lanes = static_cast<double>(r.lanes) / static_cast<double>(parts);
+    const double each = static_cast<double>(r.steps * r.units) * lanes *
+                        (static_cast<double>(shape.weights * r.units) * nanoseconds::multiply_add<T> +
+                         static_cast<double>(shape.rows) * nanoseconds::exponential<T>);
+    parallel_for(r.panels() * parts, each, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t task = begin; task < end; ++task) {
+        const std::size_t panel = task / parts, part = task % parts, live = (r.live(panel) + w - 1) / w;
+        const std::size_t first = live * part / parts, last = live * (part + 1) / parts;
+        if (first < last) f(panel, first * w, last - first);
+      }
+    });
+  }
+
+  static void forward(const Recurrence<T>& r, const Shape& shape, detail::UnitKernel<T> kernel, std::size_t panel,
+                      std::size_t lane, std::size_t vectors) {
+    const std::size_t row = r.lanes, gate = r.units * row;
+    const std::size_t tallest = max_rows(tile_vectors(vectors)) * (vectors >= 4 ? 2 : 1);
+    const std::size_t blocks = (r.units + tallest - 1) / tallest;
+    for (std::size_t i = 0; i < r.steps; ++i) {
+      const std::size_t t = r.step(i);
+      T* const gates = r.gates.at(panel, t) + lane;
+      const T* const output = i == 0 ? detail::no_state<T>.data() : r.hidden.at(panel, r.step(i - 1)) + lane;
+      detail::UnitRows<T> rows{};
+      rows.gate = gate, rows.row = row, rows.before_row = i == 0 ? 0 : row, rows.lanes = vectors * w;
+      rows.mask = r.mask ? r.mask.at(panel, t) + lane : nullptr;
+      TileArguments<T> tile{};
+      tile.b = output, tile.b_depth = static_cast<std::ptrdiff_t>(row), tile.c_row = static_cast<std::ptrdiff_t>(row);
+      tile.a_row = static_cast<std::ptrdiff_t>(r.weight.stride), tile.a_depth = 1;
+      tile.segments = 1, tile.depth = tile.last_depth = i == 0 ? 0 : r.units;
+      for (std::size_t block = 0; block < blocks; ++block) {
+        const std::size_t first = r.units * block / blocks, count = r.units * (block + 1) / blocks - first;
+        const std::size_t offset = first * row;
+        for (std::size_t k = 0; k < shape.weights; ++k) {
+          const bool apart = k == shape.apart;
+          tile.a = r.weight.row(k * r.units + first);
+          tile.c = gates + (apart ? shape.rows - 1 : k) * gate + offset;
+          tile.bias = apart && r.bias != nullptr ? r.bias + first : nullptr;
+          tile.accumulate = !apart;
+          if (i > 0 || apart) detail::multiply_rows(tile, count, vectors);
+        }
+        rows.gates = gates + offset, rows.units = count;
+        rows.output = output + first * rows.before_row;
+        rows.hidden = r.hidden.at(panel, t) + lane + offset;
+        rows.before = rows.output;
+        if (shape.has_state) {
+          rows.state = r.state.at(panel, t) + lane + offset;
+          if (i > 0) rows.before = r.state.at(panel, r.step(i - 1)) + lane + offset;
+        }
+        kernel(rows);
+      }
+    }
+  }
+
+  static void backward(const Recurrence<T>& r, const Shape& shape, detail::UnitKernel<T> kernel, std::size_t panel,
+                       std::size_t lane, std::size_t vectors) {
+    const std::size_t row = r.lanes, gate = r.units * row;
+    const auto step = static_cast<std::ptrdiff_t>(row);
+    T *const dh = r.dh + panel * gate + lane, *const dstate = r.dstate + panel * gate + lane;
+    for (std::size_t u = 0; u < r.units; ++u)
+      for (std::size_t k = 0; k < vectors; ++k) {
+        store(dh + u * row + k * w, Vector<T>(T(0)));
+        store(dstate + u * row + k * w, Vector<T>(T(0)));
+      }
+    for (std::size_t i = r.steps; i-- > 0;) {
+      const std::size_t t = r.step(i);
+      T* const gates = r.gates.at(panel, t) + lane;
+      detail::UnitRows<T> rows{};
+      rows.gates = gates, rows.gate = gate, rows.row = row, rows.before_row = i == 0 ? 0 : row;
+      rows.units = r.units, rows.lanes = vectors * w;
+      rows.before = detail::no_state<T>.data();
+      if (i > 0) rows.before = (shape.has_state ? r.state : r.hidden).at(panel, r.step(i - 1)) + lane;
+      if (shape.has_state) rows.state = r.state.at(panel, t) + lane;
+      rows.mask = r.mask ? r.mask.at(panel, t) + lane : nullptr;
+      rows.dy = r.every_step || i + 1 == r.steps ? r.dy.at(panel, t) + lane : nullptr;
+      rows.dh = dh, rows.dstate = dstate;
+      kernel(rows);
+      if (i == 0) break;
+      TileArguments<T> tile{};
+      tile.a = r.weight.data, tile.a_row = 1, tile.a_depth = static_cast<std::ptrdiff_t>(r.weight.stride);
+      tile.b = gates, tile.b_depth = step, tile.c = dh, tile.c_row = step;
+      tile.segments = 1, tile.depth = tile.last_depth = shape.weights * r.units;
+      if (shape.apart < shape.weights) {
+        tile.segments = 2, tile.depth = shape.apart * r.units, tile.last_depth = r.units;
+        tile.a_segment = static_cast<std::ptrdiff_t>(tile.depth * r.weight.stride);
+        tile.b_segment = static_cast<std::ptrdiff_t>((shape.rows - 1) * gate);
+      }
+      tile.accumulate = true;
+      detail::multiply_rows(tile, r.units, vectors);
+    }
+  }
+};
+
+}  // namespace tesla::inline TESLA_TARGET::backend::cpu
