@@ -13,8 +13,11 @@
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>
 #include <tesla/layer/pooling.hpp>
+#include <tesla/layer/recurrent.hpp>
 #include <tesla/layer/sparse_dense.hpp>
+#include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/focal.hpp>

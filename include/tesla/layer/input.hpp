@@ -11,6 +11,7 @@ namespace layer {
 struct Input {
   static constexpr std::string_view kind = "Input";
   static constexpr bool passthrough = true;
+  static constexpr bool says_input = true;
   Shape shape;
   std::string name;
 

@@ -10,8 +10,11 @@
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>
 #include <tesla/layer/pooling.hpp>
+#include <tesla/layer/recurrent.hpp>
 #include <tesla/layer/sparse_dense.hpp>
+#include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/focal.hpp>
@@ -238,6 +241,14 @@ template <class T, class B>
   consider(std::type_identity<layer::GroupNorm>());
   consider(std::type_identity<layer::Dropout>());
   consider(std::type_identity<layer::GaussianNoise>());
+  consider(std::type_identity<layer::TransposedConv2D>());
+  consider(std::type_identity<layer::Reshape>());
+  consider(std::type_identity<layer::Permute>());
+  consider(std::type_identity<layer::ZeroPad2D>());
+  consider(std::type_identity<layer::UpSample2D>());
+  consider(std::type_identity<layer::SimpleRNN>());
+  consider(std::type_identity<layer::LSTM>());
+  consider(std::type_identity<layer::GRU>());
   if (!known)
     raise<UsageError>("a layer of kind \"", kind,
                       "\" is not one of TESLA's: build the model in code, then call restore(path)");

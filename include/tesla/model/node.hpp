@@ -114,7 +114,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
       facts.default_name = layer.function_name();
     else
       facts.default_name = snake_case(L::kind);
-    if constexpr (layer::Passthrough<L> && requires { Shape(layer.shape); }) facts.input = layer.shape;
+    if constexpr (requires { L::says_input; }) facts.input = layer.shape;
     return facts;
   }
   L layer_, next_;

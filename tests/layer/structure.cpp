@@ -1,0 +1,82 @@
+// Layers that move features, transposed convolutions, and connections between layers: gradients and results.
+#include <tesla/tesla.hpp>
+
+#include <layer/checks.hpp>
+#include <numeric>
+
+using namespace layer_test;
+
+namespace {
+
+/// A layer between two dense ones, so that the gradient goes through it to both sides.
+template <class B, class... L>
+void check_between(const Shape& shape, const L&... layers) {
+  for (const std::size_t batch : {1u, 5u, 70u}) {
+    CAPTURE(batch);
+    Model<B> model({.seed = 5});
+    model.add_layer(Dense({.units = shape.elements(), .activation = tesla::tanh}));
+    model.add_layer(Reshape(shape));
+    (model.add_layer(layers), ...);
+    model.add_layer(Flatten()).add_layer(Dense({.units = 3}));
+    check_gradients(std::move(model), 4, 3, batch);
+  }
+}
+
+/// What a model of these layers makes of 0, 1, 2, ...
+template <class... L>
+std::vector<float> outputs(const Shape& shape, const L&... layers) {
+  Sequential model;
+  model.add_layer(Input(shape));
+  (model.add_layer(layers), ...);
+  Tensor<float> x(shape.with_front(1));
+  std::iota(x.begin(), x.end(), 0.0f);
+  const Tensor<float> y = model.predict(x);
+  return {y.begin(), y.end()};
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("structure: gradients through moved features", "[layer]", backend::Cpu, backend::Reference) {
+  check_between<TestType>({2, 3, 4}, Permute({2, 0, 1}));
+  check_between<TestType>({3, 2, 2}, ZeroPad2D({.padding = {1, 0, 2, 1}}));
+  check_between<TestType>({3, 2, 2}, UpSample2D({.size = {2, 3}}));
+  check_between<TestType>({4, 6}, Reshape({2, 12}), Permute({1, 0}));
+  check_between<TestType>({5}, Lambda([](auto x) { return x * x * x; }));
+}
+
+TEMPLATE_TEST_CASE("structure: gradients of transposed convolutions", "[layer]", backend::Cpu, backend::Reference) {
+  check_between<TestType>({3, 2, 4}, TransposedConv2D({.filters = 6}));
+  check_between<TestType>(
+      {2, 3, 4},
+      TransposedConv2D({.filters = 2, .kernel = {3, 2}, .padding = same, .stride = {2, 3}, .activation = tesla::tanh}));
+  check_between<TestType>({3, 3, 4}, TransposedConv2D({.filters = 6,
+                                                       .kernel = {3, 3},
+                                                       .padding = {1, 1},
+                                                       .stride = {1, 2},
+                                                       .dilation = {2, 1},
+                                                       .groups = 2,
+                                                       .activation = gelu}));
+}
+
+TEST_CASE("structure: features are where they should be", "[layer]") {
+  REQUIRE(outputs({2, 3}, Permute({1, 0})) == std::vector<float>{0, 3, 1, 4, 2, 5});
+  REQUIRE(outputs({1, 2, 1}, ZeroPad2D({.padding = {1, 0, 0, 1}})) == std::vector<float>{0, 0, 0, 0, 1, 0});
+  REQUIRE(outputs({1, 2, 1}, UpSample2D({.size = {2, 2}})) == std::vector<float>{0, 0, 1, 1, 0, 0, 1, 1});
+  REQUIRE(outputs({2, 2}, Lambda([](auto x) { return 2 * x + 1; })) == std::vector<float>{1, 3, 5, 7});
+  // Each pixel adds its value times the kernel, two apart.
+  const auto grown = outputs(
+      {1, 2, 1}, TransposedConv2D({.filters = 1, .kernel = {1, 3}, .stride = {1, 2}, .initializer = init::ones}));
+  REQUIRE(grown == std::vector<float>{0, 0, 1, 1, 1});
+}
+
+TEST_CASE("structure: what does not fit is said", "[layer]") {
+  using Catch::Matchers::Contains;
+  REQUIRE_THAT(complaint(Reshape({2, 5}), {12}), Contains("12 features") && Contains("reshape"));
+  REQUIRE_THAT(complaint(Permute({0, 0}), {3, 4}), Contains("an order"));
+  REQUIRE_THAT(complaint(ZeroPad2D({.padding = same}), {3, 4, 1}), Contains(".padding"));
+  REQUIRE_THAT(complaint(UpSample2D({.size = {0, 2}}), {3, 4, 1}), Contains(".size"));
+  REQUIRE_THAT(complaint(TransposedConv2D({.filters = 0}), {3, 4, 1}), Contains(".filters"));
+  REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .groups = 3}), {3, 4, 1}), Contains(".groups"));
+  REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .padding = {9, 9}}), {3, 4, 1}), Contains("cuts off"));
+  REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .kernel = {0, 1}}), {3, 4, 1}), Contains(".kernel"));
+}
