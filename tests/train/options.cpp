@@ -52,6 +52,30 @@ std::string bits_of(Model& model, const std::string& name) {
   return bits(model.parameter(name).value());
 }
 
+/// Adds an offset to each feature, and counts how often its gradient was asked for.
+struct Counted {
+  static constexpr std::string_view kind = "Counted";
+  std::size_t* calls;
+  std::string name = {};
+
+  tesla::Shape setup(const tesla::Shape& in, tesla::layer::Setup& setup) const {
+    setup.parameter("offset", {in.elements()}, tesla::init::zeros);
+    return in;
+  }
+  template <class T, class B>
+  void forward(tesla::layer::Pass<T, B>& pass, tesla::Panels<const T> in, tesla::Panels<T> out) const {
+    pass.map([](auto a, auto offset) { return a + offset; }, out, in, pass.parameter(0));
+  }
+  template <class T, class B>
+  void backward(tesla::layer::Pass<T, B>& pass, tesla::Panels<const T>, tesla::Panels<T>, tesla::Panels<T> dy,
+                tesla::Panels<T> dx) const {
+    ++*calls;
+    const tesla::Panels<const T> upstream = dy;
+    pass.reduce([](auto g) { return g; }, pass.gradient(0), upstream);
+    if (dx) pass.map([](auto g) { return g; }, dx, upstream);
+  }
+};
+
 /// All that the optimizer remembers of a parameter.
 std::string state_of(Sequential& model, const std::string& name) {
   const auto& store = model.network().store();
@@ -212,6 +236,26 @@ TEST_CASE("averages are saved, and go on", "[fit options]") {
   CHECK(tesla::io::SafeTensors::read(folder.path("tuned")).find("first.weight.average") == nullptr);
 }
 
+TEST_CASE("a step is of the parameters themselves, another optimizer begins with what is in place", "[fit options]") {
+  Sequential model = made(momentum), plain = made(momentum);
+  model.fit(x, y, {.batch_size = 10, .verbose = 0, .average = 0.9});
+  plain.fit(x, y, {.batch_size = 10, .verbose = 0});
+  model.use_average();
+  for (Sequential* m : {&model, &plain}) m->train_step(x, y);
+  CHECK((parameter_bits(model) == parameter_bits(plain)));
+  // A callback that leaves the averages in place does no harm.
+  const auto leave = callback::on_batch_end([](auto& m) { m.model.use_average(); });
+  model.fit(x, y, {.batch_size = 10, .callbacks = {leave}, .verbose = 0, .average = 0.9});
+  plain.fit(x, y, {.batch_size = 10, .verbose = 0});
+  model.use_average(false);
+  CHECK((parameter_bits(model) == parameter_bits(plain)));
+  model.use_average();
+  const std::string average = parameter_bits(model);
+  model.compile(momentum, tesla::loss::SparseCategoricalCrossEntropy());
+  CHECK((parameter_bits(model) == average));
+  check_raises<UsageError>([&] { model.use_average(false); }, {"use_average"});
+}
+
 TEST_CASE("averages keep up with parameters that change their places", "[fit options]") {
   Sequential model({.seed = 3});
   model.add_layer(tesla::SparseDense({.units = 16, .density = 0.3, .activation = tesla::relu, .name = "sparse"}))
@@ -229,6 +273,22 @@ TEST_CASE("averages keep up with parameters that change their places", "[fit opt
   const double own = model.evaluate(x, y)["loss"];
   model.use_average();
   CHECK(model.evaluate(x, y)["loss"] == Approx(own).margin(0.05));
+  // Rounding does to the averages what it does to the parameters.
+  Sequential rounded({.seed = 3});
+  rounded.add_layer(tesla::TensorTrain({.in = {3, 2}, .out = {5, 4}, .rank = 4, .activation = tesla::tanh}))
+      .add_layer(Dense({.units = 3}));
+  rounded.compile(optim::SGD({.learning_rate = 0.05}), tesla::loss::SparseCategoricalCrossEntropy());
+  rounded.fit(x, y, {.epochs = 50, .batch_size = 15, .verbose = 0, .average = 0.5});
+  rounded.fit(
+      x, y,
+      {.batch_size = 15, .callbacks = {tesla::train::LowerRanks({.parameters = 60})}, .verbose = 0, .average = 0.5});
+  const auto values = rounded.predict(x);
+  rounded.use_average();
+  const auto averages = rounded.predict(x);
+  double worst = 0;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    worst = std::max(worst, std::fabs(static_cast<double>(values[i] - averages[i])));
+  CHECK(worst < 0.05);
   // A layer that is added has averages of its own values.
   Sequential grown = made(optim::Adam());
   grown.fit(x, y, {.verbose = 0, .average = 0.9});
@@ -286,6 +346,28 @@ TEST_CASE("freezing the first layers changes nothing for the others", "[fit opti
   CHECK((parameter_bits(frozen) != before));
   CHECK(frozen.learning_rate() == 0.1);
   CHECK(tail.size() == samples * 3);
+}
+
+TEST_CASE("the backward pass ends where all that is left is frozen", "[fit options]") {
+  std::size_t first = 0, second = 0;
+  Sequential model;
+  model.add_layer(Counted{&first, "one"})
+      .add_layer(Dense({.units = 4, .name = "dense"}))
+      .add_layer(Counted{&second, "two"});
+  model.add_layer(Dense({.units = 3}));
+  model.compile(momentum, tesla::loss::SparseCategoricalCrossEntropy());
+  const auto calls = [&] {
+    first = second = 0;
+    model.train_step(x, y);
+    return 10 * first + second;
+  };
+  CHECK(calls() == 11);
+  model.freeze("one").freeze("two");
+  CHECK(calls() == 1);  // the weights between them still learn
+  model.freeze("dense");
+  CHECK(calls() == 0);
+  model.unfreeze("one");
+  CHECK(calls() == 11);
 }
 
 TEST_CASE("a callback may freeze and unfreeze", "[fit options]") {
