@@ -17,11 +17,10 @@ using Model = BasicSequential<double, B>;
 
 /// The gradient of every parameter, which a step of gradient descent at rate 1 shows, against differences of the loss.
 template <class B>
-void check_gradients(Model<B> model, std::size_t in, std::size_t out, std::size_t batch) {
-  Tensor<double> x({batch, in}), y({batch, out});
-  random::fill_normal(x, {.seed = 1});
+void check_gradients(Model<B> model, const Tensor<double>& x, std::size_t out) {
+  const std::size_t batch = x.shape()[0];
+  Tensor<double> y({batch, out});
   random::fill_normal(y, {.seed = 2});
-  model.build({in});
   model.compile(optim::SGD({.learning_rate = 1}), loss::MeanSquaredError());
   std::vector<Tensor<double>> before;
   for (const auto& p : model.parameters()) before.push_back(p.value());
@@ -48,6 +47,13 @@ void check_gradients(Model<B> model, std::size_t in, std::size_t out, std::size_
       REQUIRE(std::abs(gradient - expected) <= 1e-8 * (1 + std::abs(expected)));
     }
   REQUIRE(largest > 1e-5);
+}
+template <class B>
+void check_gradients(Model<B> model, std::size_t in, std::size_t out, std::size_t batch) {
+  Tensor<double> x({batch, in});
+  random::fill_normal(x, {.seed = 1});
+  model.build({in});
+  check_gradients(std::move(model), x, out);
 }
 
 /// What building a model of this one layer says is wrong.

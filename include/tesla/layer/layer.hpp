@@ -13,6 +13,7 @@
 #include <array>
 #include <concepts>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,6 +55,7 @@ class Setup {
     double rate = 1;                         // times the optimizer's learning rate
     std::shared_ptr<const StoredOrder> form = {};
     bool learned = true;  // or the layer sets it itself, while it trains; then it has no gradient
+    std::function<Tensor<double>(std::uint64_t seed, std::uint64_t stream)> draw = {};  // instead of the initialiser
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.

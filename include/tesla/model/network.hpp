@@ -362,6 +362,8 @@ class Network {
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
     else if (parameter.values != nullptr)
       store.write(store.values(), place, parameter.values->data());
+    else if (parameter.draw)
+      store.write(store.values(), place, parameter.draw(seed_, index).data());
     else
       store.write(store.values(), place, parameter.initializer.values(parameter.initialized_as, seed_, index).data());
   }

@@ -10,6 +10,7 @@
 #include <tesla/backend/cpu/loss.hpp>
 #include <tesla/backend/cpu/multiply.hpp>
 #include <tesla/backend/cpu/pooling.hpp>
+#include <tesla/backend/cpu/recurrent.hpp>
 #include <tesla/backend/cpu/sparse.hpp>
 
 #include <cstring>
@@ -35,6 +36,9 @@ class Cpu {
   /// Those of sparse weights.
   template <class T>
   using Sparse = cpu::Sparse<T>;
+  /// Those of recurrent layers.
+  template <class T>
+  using Recurrent = cpu::Recurrent<T>;
   template <class T, class F>
   static InPlace<T> in_place(const F& f) {
     if constexpr (std::same_as<F, math::Identity>) return {};

@@ -1,6 +1,6 @@
-// Walks over the steps of a recurrent layer. Lanes know nothing of each other, so each thread takes some of them through
-// all steps: none waits for another, and the weights stay in its second-level cache. The gates of a few units are
-// finished while they are in the first.
+// Walks over the steps of a recurrent layer. Lanes know nothing of each other, so each thread takes some of them
+// through all steps: none waits for another, and the weights stay in its second-level cache. The gates of a few units
+// are finished while they are in the first.
 #pragma once
 
 #include <tesla/backend/cpu/tile.hpp>
@@ -17,12 +17,12 @@ namespace detail {
 template <class T>
 struct UnitRows {
   T* gates;
-  std::size_t gate, row;      // elements from one gate to the next, and from unit to unit
-  const T *before, *output;   // what the step before left, and its output
-  std::size_t before_row;     // 0: one row of zeros
-  T *state, *hidden;          // of this step; the first may be null
-  const T* mask;              // null: none
-  const T* dy;                // null: none
+  std::size_t gate, row;     // elements from one gate to the next, and from unit to unit
+  const T *before, *output;  // what the step before left, and its output
+  std::size_t before_row;    // 0: one row of zeros
+  T *state, *hidden;         // of this step; the first may be null
+  const T* mask;             // null: none
+  const T* dy;               // null: none
   T *dh, *dstate;
   std::size_t units, lanes;
 };

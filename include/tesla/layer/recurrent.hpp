@@ -1,0 +1,379 @@
+// Recurrent layers: SimpleRNN, LSTM and GRU, over the steps of sequences.
+#pragma once
+
+#include <tesla/layer/layer.hpp>
+#include <tesla/layer/products.hpp>
+#include <tesla/layer/recurrent_steps.hpp>
+
+namespace tesla::inline TESLA_TARGET {
+
+namespace layer {
+
+struct RecurrentOptions {
+  std::size_t units = 0;
+  bool return_sequences = false;  // the outputs of all steps; else that of the last one
+  bool bidirectional = false;     // a second one, from the last step to the first, beside the first one's outputs
+  bool masking = false;           // a step whose inputs are all .mask_value keeps the state as it is
+  double mask_value = 0;
+  bool use_bias = true;
+  init::Initializer initializer = init::glorot_uniform;
+  init::Initializer recurrent_initializer = init::orthogonal;  // of each gate's matrix by itself
+  init::Initializer bias_initializer = init::zeros;            // the forget gate of LSTM begins 1 above it
+  std::string name = {};
+};
+
+namespace detail {
+
+template <class Cell>
+struct Recurring : RecurrentOptions {
+  Recurring() = default;
+  Recurring(RecurrentOptions options) : RecurrentOptions(std::move(options)) {}
+
+  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
+    if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
+    if (in.rank() != 2 || in.elements() == 0)
+      raise<ShapeError>("expects sequences of shape {length, features}, both 1 or more, its input has shape ", in);
+    if (!is_finite(mask_value)) raise<UsageError>("needs a finite .mask_value, not ", mask_value);
+    steps_ = in[0], features_ = in[1];
+    for (std::size_t d = 0; d < directions(); ++d) {
+      const std::string prefix = d == 0 ? "" : "reverse.";
+      const std::size_t rows = checked_product(Cell::weights, units);
+      given(setup, prefix + "weight", {rows, features_}, initializer);
+      given(setup, prefix + "recurrent_weight", {rows, units}, recurrent_initializer).draw =
+          [initializer = recurrent_initializer, units = units](std::uint64_t seed, std::uint64_t stream) {
+            Tensor<double> result({Cell::weights * units, units});
+            for (std::size_t k = 0; k < Cell::weights; ++k) {
+              const Tensor<double> gate = initializer.values({units, units}, seed, stream + (k << 32));
+              std::copy(gate.begin(), gate.end(), result.data() + k * units * units);
+            }
+            return result;
+          };
+      if (!use_bias) continue;
+      Setup::Parameter& bias = given(setup, prefix + "bias", {rows}, bias_initializer);
+      if constexpr (Cell::has_state)
+        bias.draw = [initializer = bias_initializer, units = units](std::uint64_t seed, std::uint64_t stream) {
+          Tensor<double> result = initializer.values({Cell::weights * units}, seed, stream);
+          for (std::size_t u = units; u < 2 * units; ++u) result[u] += 1;
+          return result;
+        };
+      if constexpr (Cell::rows > Cell::weights) given(setup, prefix + "recurrent_bias", {units}, bias_initializer);
+    }
+    const std::size_t outputs = checked_product(directions(), units);
+    if (return_sequences) return {steps_, outputs};
+    return {outputs};
+  }
+
+  template <class T, class B>
+  MemoryNeed memory(std::size_t batch, bool training) const {
+    const Room<T> room = lay_out<T, B>(batch, B::template lanes<T>(batch), training, nullptr, nullptr);
+    return {room.kept_size, room.scratch_size};
+  }
+
+  template <class T, class B>
+  void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    const Room<T> room = room_of(pass, x);
+    if (masking) make_mask(pass, x, room);
+    for (std::size_t d = 0; d < directions(); ++d) {
+      const backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
+      project(pass, x, r.gates, d);
+      if constexpr (has_kernels<T, B>) {
+        if (x.lanes > 1) {
+          B::template Recurrent<T>::template forward<Cell>(r);
+          end(pass, r, y, d);
+          continue;
+        }
+      }
+      StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).forward();
+      end(pass, r, y, d);
+    }
+  }
+
+  template <class T, class B>
+  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
+    const Room<T> room = room_of(pass, x);
+    const std::size_t outputs = directions() * units;
+    rows_of(pass.backend, x, steps_, features_, room.x_rows);
+    const Panels<const T> hidden =
+        return_sequences ? Panels<const T>(y) : Panels<const T>{room.hidden, steps_ * outputs, x.batch, x.lanes};
+    rows_of(pass.backend, hidden, steps_, outputs, room.hidden_rows);
+    for (std::size_t d = 0; d < directions(); ++d) {
+      backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
+      r.every_step = return_sequences;
+      r.dy = {dy.data + d * units * dy.lanes, dy.stride(), return_sequences ? outputs * dy.lanes : 0, steps_};
+      r.dh = room.dh, r.dstate = room.dstate;
+      bool done = false;
+      if constexpr (has_kernels<T, B>) {
+        if (x.lanes > 1) B::template Recurrent<T>::template backward<Cell>(r), done = true;
+      }
+      if (!done) StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).backward();
+      sum_gradients(pass, x, room, r, d);
+      if (dx) input_gradient(pass, r.gates, dx, d);
+    }
+  }
+
+  void fields(auto&& field) {
+    field("units", units);
+    field("return_sequences", return_sequences);
+    field("bidirectional", bidirectional);
+    field("masking", masking);
+    field("mask_value", mask_value);
+    field("use_bias", use_bias);
+    field("initializer", initializer);
+    field("recurrent_initializer", recurrent_initializer);
+    field("bias_initializer", bias_initializer);
+  }
+
+  std::shared_ptr<const Values> initial = {};  // of all parameters, instead of initialisers
+
+ private:
+  template <class T, class B>
+  static constexpr bool has_kernels = requires {
+    typename B::template Recurrent<T>;
+  };
+  static constexpr std::size_t rows = Cell::rows;
+  static std::ptrdiff_t signed_(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
+
+  std::size_t directions() const { return bidirectional ? 2 : 1; }
+  /// Parameters of one direction: weights, recurrent weights, bias, and that of the product kept apart.
+  std::size_t parameters() const { return !use_bias ? 2 : Cell::rows > Cell::weights ? 4 : 3; }
+
+  [[gnu::cold]] Setup::Parameter& given(Setup& setup, std::string name, const Shape& shape,
+                                        const init::Initializer& initializer) const {
+    const std::size_t i = setup.parameters().size();
+    const Tensor<double>* const values = initial ? &initial->at(i) : nullptr;
+    if (values != nullptr && !(values->shape() == shape))
+      raise<ShapeError>("was made with ", name, " of shape ", values->shape(), ", but needs ", shape);
+    return setup.parameter(std::move(name), shape, initializer, shape, values);
+  }
+
+  /// Where everything lies that a batch needs beside inputs and outputs.
+  template <class T>
+  struct Room {
+    T *gates = nullptr, *hidden = nullptr, *state = nullptr, *mask = nullptr;
+    T *dh = nullptr, *dstate = nullptr, *x_rows = nullptr, *hidden_rows = nullptr, *differs = nullptr, *sums = nullptr;
+    T* temporaries = nullptr;
+    std::size_t kept_size = 0, scratch_size = 0;
+  };
+  template <class T, class B>
+  Room<T> lay_out(std::size_t batch, std::size_t lanes, bool training, T* kept, T* scratch) const {
+    Room<T> room;
+    const std::size_t samples = round_up(batch, lanes), all = samples * steps_, outputs = directions() * units;
+    constexpr std::size_t line = cache_line / sizeof(T);
+    const auto take = [](T* base, std::size_t& used, std::size_t n) {
+      T* const at = base == nullptr ? nullptr : base + used;
+      used += round_up(n, line);
+      return at;
+    };
+    const auto lasting = [&](std::size_t n) {
+      return training ? take(kept, room.kept_size, n) : take(scratch, room.scratch_size, n);
+    };
+    const auto passing = [&](std::size_t n) { return take(scratch, room.scratch_size, n); };
+    room.gates = lasting((training ? directions() : 1) * rows * units * all);
+    if (training && !return_sequences) room.hidden = lasting(outputs * all);
+    if (!training && !return_sequences) room.hidden = lasting(2 * units * samples);
+    if (Cell::has_state) room.state = lasting(training ? outputs * all : units * samples);
+    if (masking) room.mask = lasting(all), room.differs = passing(features_ * all);
+    if (training) {
+      room.dh = passing(units * samples), room.dstate = passing(units * samples);
+      room.x_rows = passing(all * backend::row_stride<T>(features_));
+      room.hidden_rows = passing(all * backend::row_stride<T>(outputs) + units + line);  // columns may end beyond them
+    }
+    room.sums = passing(rows * units + 1);
+    if (!has_kernels<T, B> || lanes == 1) room.temporaries = passing(StepByStep<Cell, T, B>::memory(units, lanes));
+    return room;
+  }
+  template <class T, class B>
+  Room<T> room_of(const Pass<T, B>& pass, Panels<const T> x) const {
+    return lay_out<T, B>(x.batch, x.lanes, pass.training, pass.kept_memory.data(), pass.scratch.data());
+  }
+
+  template <class T, class B>
+  backend::Recurrence<T> recurrence(const Pass<T, B>& pass, const Room<T>& room, Panels<const T> x, Panels<T> y,
+                                    std::size_t d) const {
+    const std::size_t block = units * x.lanes, all = round_up(x.batch, x.lanes) * steps_, outputs = directions();
+    backend::Recurrence<T> r;
+    r.units = units, r.steps = steps_, r.batch = x.batch, r.lanes = x.lanes, r.reverse = d == 1;
+    const std::size_t first = d * parameters();
+    r.weight = pass.weight(first + 1);
+    if (parameters() == 4) r.bias = pass.parameter(first + 3).data;
+    const bool training = pass.training;
+    r.gates = {room.gates + (training ? d * rows * units * all : 0), steps_ * rows * block, rows * block, steps_};
+    if (return_sequences || training)
+      r.hidden = {(return_sequences ? y.data : room.hidden) + d * block, steps_ * outputs * block, outputs * block,
+                  steps_};
+    else
+      r.hidden = {room.hidden, 2 * block, block, 2};
+    if (Cell::has_state && training)
+      r.state = {room.state + d * units * all, steps_ * block, block, steps_};
+    else if (Cell::has_state)
+      r.state = {room.state, block, 0, 1};
+    if (masking) r.mask = {room.mask, steps_ * x.lanes, x.lanes, steps_};
+    return r;
+  }
+
+  /// Calls f(first panel, how many, columns, samples in each) for the full panels and for the last one.
+  template <class T, class F>
+  static void each_part(Panels<const T> x, const F& f) {
+    const std::size_t full = x.batch / x.lanes, rest = x.batch % x.lanes;
+    if (full > 0) f(std::size_t{0}, full, x.lanes, x.lanes);
+    if (rest > 0) f(full, std::size_t{1}, std::min(x.lanes, round_up(rest, cache_line / sizeof(T))), rest);
+  }
+  /// A product for every step of some panels: items in a row, but for a single sample, whose columns are one.
+  template <class T, class B>
+  static void multiply_steps(B& backend, backend::Product<T> p, std::size_t count, std::size_t lanes) {
+    p.count = lanes == 1 ? 1 : count;
+    for (std::size_t i = 0; i < count; i += p.count, p.b += p.b_item, p.c += p.c_item) backend.multiply(p);
+  }
+
+  /// The input's share of all gates, of all steps at once.
+  template <class T, class B>
+  void project(Pass<T, B>& pass, Panels<const T> x, const backend::StepPanels<T>& gates, std::size_t d) const {
+    const std::size_t first = d * parameters();
+    const backend::Matrix<T> w = pass.weight(first);
+    each_part(x, [&](std::size_t panel, std::size_t panels, std::size_t columns, std::size_t) {
+      backend::Product<T> p;
+      p.rows = w.rows, p.depth = features_, p.columns = columns;
+      p.a = w.data, p.a_row = signed_(w.stride), p.a_depth = 1;
+      p.b = x.panel(panel), p.b_depth = signed_(x.lanes), p.b_item = signed_(features_ * x.lanes);
+      p.c = gates.at(panel, 0), p.c_row = signed_(x.lanes), p.c_item = signed_(gates.step);
+      if (use_bias) p.bias = pass.parameter(first + 2).data;
+      multiply_steps(pass.backend, p, panels * steps_, x.lanes);
+    });
+  }
+  template <class T, class B>
+  void input_gradient(Pass<T, B>& pass, const backend::StepPanels<T>& gates, Panels<T> dx, std::size_t d) const {
+    const backend::Matrix<T> w = pass.weight(d * parameters());
+    each_part(Panels<const T>(dx), [&](std::size_t panel, std::size_t panels, std::size_t columns, std::size_t) {
+      backend::Product<T> p;
+      p.rows = features_, p.depth = w.rows, p.columns = columns;
+      p.a = w.data, p.a_row = 1, p.a_depth = signed_(w.stride);
+      p.b = gates.at(panel, 0), p.b_depth = signed_(dx.lanes), p.b_item = signed_(gates.step);
+      p.c = dx.panel(panel), p.c_row = signed_(dx.lanes), p.c_item = signed_(features_ * dx.lanes);
+      p.accumulate = d == 1;
+      multiply_steps(pass.backend, p, panels * steps_, dx.lanes);
+    });
+  }
+
+  /// Panels of steps as rows, one for each step of each lane.
+  template <class T, class B>
+  static void rows_of(B& backend, Panels<const T> from, std::size_t steps, std::size_t features, T* to) {
+    const std::size_t stride = backend::row_stride<T>(features), all = from.panels() * from.lanes * steps;
+    if (from.lanes > 1)
+      return backend.transpose(Panels<const T>{from.data, features, all, from.lanes},
+                               backend::Matrix<T>{to, all, features, stride});
+    for (std::size_t t = 0; t < steps; ++t)
+      backend.map([](auto v) { return v; }, Panels<T>{to + t * stride, features, 1, 1},
+                  Panels<const T>{from.data + t * features, features, 1, 1});
+  }
+
+  /// Gradients of weights: sums over all steps and samples.
+  template <class T, class B>
+  void sum_gradients(Pass<T, B>& pass, Panels<const T> x, const Room<T>& room, const backend::Recurrence<T>& r,
+                     std::size_t d) const {
+    const std::size_t first = d * parameters(), block = units * x.lanes, apart = r.template apart<Cell>();
+    constexpr std::size_t line = cache_line / sizeof(T);
+    const auto sum = [&](const backend::Matrix<T>& to, std::size_t panel, std::size_t live, const T* gates,
+                         const T* from, std::size_t stride, std::size_t steps) {
+      backend::Product<T> p;
+      p.rows = to.rows, p.columns = round_up(to.columns, line), p.c = to.data, p.c_row = signed_(to.stride);
+      p.segments = steps, p.depth = p.last_depth = live, p.accumulate = panel > 0;
+      p.a = gates, p.a_row = signed_(x.lanes), p.a_depth = 1, p.a_segment = signed_(r.gates.step);
+      p.b = from, p.b_depth = signed_(stride), p.b_segment = signed_(x.lanes * stride);
+      pass.backend.multiply(p);
+    };
+    const std::size_t x_stride = backend::row_stride<T>(features_);
+    each_part(x, [&](std::size_t panel, std::size_t panels, std::size_t, std::size_t live) {
+      sum(pass.slots[first].gradient, panel, live, r.gates.at(panel, 0),
+          room.x_rows + panel * steps_ * x.lanes * x_stride, x_stride, panels * steps_);
+    });
+    const backend::Matrix<T>& recurrent = pass.slots[first + 1].gradient;
+    const std::size_t h_stride = backend::row_stride<T>(directions() * units);
+    if (steps_ == 1) pass.backend.fill(recurrent.data, recurrent.rows * recurrent.stride, T(0));
+    for (std::size_t panel = 0; panel < r.panels() && steps_ > 1; ++panel) {
+      // A step's gradients meet the outputs of the one before.
+      const std::size_t later = r.reverse ? 0 : 1, earlier = r.reverse ? 1 : 0;
+      const T* const gates = r.gates.at(panel, later);
+      const T* const from = room.hidden_rows + (panel * steps_ + earlier) * x.lanes * h_stride + d * units;
+      for (std::size_t k = 0; k < 2; ++k) {
+        const std::size_t begin = k == 1 ? apart : 0, count = k == 1 ? Cell::weights - apart : apart;
+        if (count == 0) continue;
+        const backend::Matrix<T> to{recurrent.row(begin * units), count * units, units, recurrent.stride};
+        sum(to, panel, r.live(panel), gates + (k == 1 ? (rows - 1) * block : 0), from, h_stride, steps_ - 1);
+      }
+    }
+    if (!use_bias) return;
+    const Panels<const T> gates{r.gates.data, steps_ * rows * units, x.batch, x.lanes};
+    const auto same = [](auto v) { return v; };
+    if (Cell::rows == Cell::weights) return pass.reduce(same, pass.gradient(first + 2), gates);
+    pass.reduce(same, backend::Features<T>{room.sums, rows * units}, gates);
+    pass.map(same, pass.vector_gradient(first + 2), Panels<const T>{room.sums, Cell::weights * units, 1, 1});
+    pass.map(same, pass.vector_gradient(first + 3), Panels<const T>{room.sums + Cell::weights * units, units, 1, 1});
+  }
+
+  /// 1 where an input of a step differs from the mask's value.
+  template <class T, class B>
+  void make_mask(Pass<T, B>& pass, Panels<const T> x, const Room<T>& room) const {
+    pass.map(
+        [value = mask_value](auto v) {
+          using V = decltype(v);
+          using math::select;
+          return V(select(v == math::number<V>(value), math::number<V>(0), math::number<V>(1)));
+        },
+        Panels<T>{room.differs, x.features, x.batch, x.lanes}, x);
+    pass.backend.fill(room.sums, 1, T(1));
+    backend::Product<T> p;
+    p.rows = 1, p.depth = features_, p.columns = x.lanes;
+    p.a = room.sums;
+    p.b = room.differs, p.b_depth = signed_(x.lanes), p.b_item = signed_(features_ * x.lanes);
+    p.c = room.mask, p.c_row = p.c_item = signed_(x.lanes);
+    p.count = x.panels() * steps_;
+    pass.backend.multiply(p);
+    const Panels<T> mask{room.mask, steps_, x.batch, x.lanes};
+    pass.map(
+        [](auto v) {
+          using V = decltype(v);
+          using math::min;
+          return V(min(v, math::number<V>(1)));
+        },
+        mask, Panels<const T>(mask));
+  }
+
+  /// The last output, where it alone is wanted.
+  template <class T, class B>
+  void end(Pass<T, B>& pass, const backend::Recurrence<T>& r, Panels<T> y, std::size_t d) const {
+    if (return_sequences) return;
+    for (std::size_t panel = 0; panel < y.panels(); ++panel)
+      pass.map([](auto v) { return v; }, Panels<T>{y.panel(panel) + d * units * y.lanes, units, y.live(panel), y.lanes},
+               Panels<const T>{r.hidden.at(panel, r.step(steps_ - 1)), units, y.live(panel), y.lanes});
+  }
+
+  std::size_t steps_ = 0, features_ = 0;
+};
+
+}  // namespace detail
+
+/// h_t = tanh(W x_t + b + U h_(t - 1)), of Elman (1990).
+struct SimpleRNN : detail::Recurring<backend::SimpleCell> {
+  static constexpr std::string_view kind = "SimpleRNN";
+  using Recurring::Recurring;
+};
+
+/// Long short-term memory; gates i, f, g, o.
+struct LSTM : detail::Recurring<backend::LongShortCell> {
+  static constexpr std::string_view kind = "LSTM";
+  using Recurring::Recurring;
+};
+
+/// Gated recurrent units; gates r, z, n, and the reset after the product.
+struct GRU : detail::Recurring<backend::GatedCell> {
+  static constexpr std::string_view kind = "GRU";
+  using Recurring::Recurring;
+};
+
+}  // namespace layer
+
+using layer::GRU;
+using layer::LSTM;
+using layer::SimpleRNN;
+
+}  // namespace tesla::inline TESLA_TARGET
