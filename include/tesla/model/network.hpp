@@ -429,9 +429,17 @@ class Network {
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    return {*backend_,    w.training(),     e.in,        std::span(slots_).subspan(e.first_parameter, e.parameters),
-            w.kept(i),    w.kept_memory(i), w.scratch(), {store_.stamp(), w.stamp()},
-            batch_number_};
+    return {*backend_,
+            w.training(),
+            e.in,
+            std::span(slots_).subspan(e.first_parameter, e.parameters),
+            w.kept(i),
+            w.kept_memory(i),
+            w.scratch(),
+            {store_.stamp(), w.stamp()},
+            batch_number_,
+            e.activation_moved,
+            e.moved_activation};
   }
 
   std::unique_ptr<B> backend_;
