@@ -32,7 +32,7 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
       : network_(std::make_unique<model::Network<T, B>>(options.seed)) {}
   template <class... L>
   requires(sizeof...(L) > 0 && (!std::same_as<L, BasicSequential> && ...)) &&
-      (layer::Layer<L> && ...) explicit BasicSequential(L... layers) : BasicSequential() {
+      (layer::Part<L> && ...) explicit BasicSequential(L... layers) : BasicSequential() {
     (add_layer(std::move(layers)), ...);
   }
 
@@ -45,8 +45,8 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
     return *this;
   }
 
-  /// Adds a layer at the end.
-  template <layer::Layer L>
+  /// Adds a layer at the end, or branches of layers: Residual or Parallel.
+  template <layer::Part L>
   BasicSequential& add_layer(L layer) {
     must_not_fit("add_layer");
     net().add(std::move(layer));

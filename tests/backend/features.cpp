@@ -74,6 +74,14 @@ TEMPLATE_LIST_TEST_CASE("pick: other places, repeated, added, none", "[backend][
       return out.rows();
     }),
                   y);
+    for (Real& value : y) value *= 2;
+    bench.compare(bench.repeated([&] {
+      const auto out = bench.batch({batch, 6});
+      bench.backend.pick({pointers, from}, x.in(), out.panels());
+      bench.backend.pick({pointers, from}, x.in(), out.panels(), true);
+      return out.rows();
+    }),
+                  y);
   }
 }
 

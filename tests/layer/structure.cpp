@@ -80,3 +80,67 @@ TEST_CASE("structure: what does not fit is said", "[layer]") {
   REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .padding = {9, 9}}), {3, 4, 1}), Contains("cuts off"));
   REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .kernel = {0, 1}}), {3, 4, 1}), Contains(".kernel"));
 }
+
+TEMPLATE_TEST_CASE("structure: gradients through branches", "[layer]", backend::Cpu, backend::Reference) {
+  const auto dense = [](std::size_t units) { return Dense({.units = units, .activation = tesla::tanh}); };
+  check_between<TestType>({6}, Residual(dense(4), dense(6)));
+  check_between<TestType>({6}, Residual(dense(6)), Residual(Residual(dense(6)), dense(6)));
+  check_between<TestType>({2, 3, 2}, Parallel(concatenate, Conv2D({.filters = 3, .padding = same}),
+                                              Chain(Conv2D({.filters = 2, .kernel = {1, 1}}), Tanh()),
+                                              MaxPool2D({.pool = {2, 2}, .stride = {1, 1}, .padding = same})));
+  check_between<TestType>({5}, Parallel(tesla::sum, dense(3), Chain(dense(4), dense(3)), dense(3)), dense(2));
+  // A branch that is the input as it is, and one that only gives it another shape.
+  check_between<TestType>({6}, Parallel(concatenate, Chain(), Chain(Reshape({6})), dense(2)));
+  check_between<TestType>({2, 2, 2}, Chain(Conv2D({.filters = 2, .kernel = {1, 1}, .activation = relu}), MaxPool2D()));
+}
+
+TEST_CASE("structure: branches from the input of a model, and in the memory of predictions", "[layer]") {
+  const std::vector<float> joined =
+      outputs({3}, Parallel(concatenate, Lambda([](auto x) { return x + 1; }), Lambda([](auto x) { return 2 * x; })),
+              Residual(Lambda([](auto x) { return -x; }), Lambda([](auto x) { return x + 1; }),
+                       Lambda([](auto x) { return 3 * x; })));
+  // 1 2 3 0 2 4, then x + 3 (1 - x)
+  REQUIRE(joined == std::vector<float>{1, -1, -3, 3, -1, -5});
+}
+
+TEST_CASE("structure: branches are saved and loaded, and go on with the same bits", "[layer]") {
+  const auto path = "/tmp/tesla_structure_test.safetensors";
+  Sequential model({.seed = 3});
+  model.add_layer(Input({4, 4, 2}))
+      .add_layer(Residual(Conv2D({.filters = 3, .padding = same, .activation = relu}), BatchNorm(),
+                          Conv2D({.filters = 2, .padding = same})))
+      .add_layer(Parallel(concatenate, MaxPool2D(), AveragePool2D()))
+      .add_layer(Flatten())
+      .add_layer(Dense({.units = 3}));
+  model.compile(optim::Adam(), loss::MeanSquaredError());
+  Tensor<float> x({20, 4, 4, 2}), y({20, 3});
+  random::fill_normal(x, {.seed = 1});
+  random::fill_normal(y, {.seed = 2});
+  for (int i = 0; i < 3; ++i) model.train_step(x, y);
+  model.save(path);
+  Sequential again = Sequential::load(path);
+  for (int i = 0; i < 3; ++i) REQUIRE(model.train_step(x, y) == again.train_step(x, y));
+  std::remove(path);
+}
+
+TEST_CASE("structure: branches that do not meet are explained", "[layer]") {
+  using Catch::Matchers::Contains;
+  const auto said = [](const auto& part, const Shape& in) {
+    Sequential model;
+    model.add_layer(part);
+    try {
+      model.build(in);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  REQUIRE_THAT(said(Residual(Dense({.units = 4})), {5}), Contains("{4} and {5}") && Contains("sum"));
+  REQUIRE_THAT(said(Parallel(concatenate, Conv2D({.filters = 4}), Conv2D({.filters = 4, .padding = same})), {5, 5, 1}),
+               Contains("{3, 3, 4} and {5, 5, 4}"));
+  Sequential model;
+  model.add_layer(Dense({.units = 4, .name = "a"}));
+  REQUIRE_THROWS_WITH(model.add_layer(Residual(Dense({.units = 4}), Dense({.units = 4, .name = "a"}))),
+                      Contains("already a layer"));
+  REQUIRE(model.network().entries().size() == 1);
+}

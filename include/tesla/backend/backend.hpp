@@ -133,7 +133,7 @@ concept Backend = std::movable<B> &&
   b.mean_pool_gradient(convolution, in, panels);
   b.normalise(groups, true, 1e-5, in, panels, panels);       // true: centred; x, y, the factor of each group
   b.normalise_gradient(groups, true, in, in, in, panels);    // y, the factors, dy, dx
-  b.pick(picks, in, panels);
+  b.pick(picks, in, panels, true);                           // true: onto what is there
   b.draw(draw, panels);
   b.map(f, panels, in, values);
   b.map_sum(f, panels, vector, in, in);                      // vector = sums of the result over the batch

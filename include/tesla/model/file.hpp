@@ -57,6 +57,12 @@ template <class T, class B>
     io::Json layer = described(e.node->kind(), e.node->facts().options);
     layer.set("name", e.name);
     layer.set("inputs", e.in.elements());
+    const std::size_t number = static_cast<std::size_t>(&e - network.entries().data());
+    if (e.from.size() != 1 || e.from[0] != number - 1) {  // 0 is the model's input, 1 the first layer
+      std::vector<std::size_t> from;
+      for (const std::size_t source : e.from) from.push_back(source + 1);
+      layer.set("from", io::Json::array(from));
+    }
     layers.push_back(std::move(layer));
   }
   for (const auto& m : training.metrics)
@@ -211,6 +217,14 @@ template <class T, class B>
 [[gnu::cold]] void add_layer(Network<T, B>& network, const io::Json& layer, const ModelFile& file) {
   const auto kind = layer.template get<std::string>("kind");
   const io::Json& options = layer.at("options");
+  const std::size_t number = network.entries().size();
+  std::vector<std::size_t> from{number - 1};
+  if (layer.contains("from")) {
+    from = layer.template get<std::vector<std::size_t>>("from");
+    for (std::size_t& source : from)
+      if (source-- > number)
+        raise<FormatError>('"', file.path, "\": layer ", number + 1, " reads layer ", source + 1, ", a later one");
+  }
   bool known = false;
   const auto consider = [&]<class L>(std::type_identity<L>) {
     if (known || kind != L::kind) return;
@@ -219,7 +233,9 @@ template <class T, class B>
     made.name = layer.template get<std::string>("name");
     if constexpr (requires { made.live; })
       made.live = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"), made);
-    network.add(std::move(made));
+    if (from.size() < (requires { L::joins; } ? 2 : 1) || (from.size() > 1 && !requires { L::joins; }))
+      raise<FormatError>('"', file.path, "\": layer \"", made.name, "\" reads ", from.size(), " layers");
+    network.add(std::move(made), std::move(from));
   };
   consider(std::type_identity<layer::Input>());
   consider(std::type_identity<layer::Flatten>());
@@ -246,6 +262,8 @@ template <class T, class B>
   consider(std::type_identity<layer::Permute>());
   consider(std::type_identity<layer::ZeroPad2D>());
   consider(std::type_identity<layer::UpSample2D>());
+  consider(std::type_identity<layer::Sum>());
+  consider(std::type_identity<layer::Concatenate>());
   consider(std::type_identity<layer::SimpleRNN>());
   consider(std::type_identity<layer::LSTM>());
   consider(std::type_identity<layer::GRU>());

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <tesla/layer/products.hpp>
-#include <tesla/model/node.hpp>
+#include <tesla/model/layers.hpp>
 #include <tesla/model/parameters.hpp>
 #include <tesla/model/workspace.hpp>
 
@@ -25,33 +25,21 @@ struct LayerView {
 };
 
 template <class T, class B>
-class Network {
+class Network : public Layers<T, B> {
+  using Layers<T, B>::entries_, Layers<T, B>::built_, Layers<T, B>::place_of, Layers<T, B>::read_once,
+      Layers<T, B>::checked_setup;
+
  public:
+  using typename Layers<T, B>::Entry;
+  using Layers<T, B>::describe;
   using Slot = typename layer::Pass<T, B>::Slot;
-  static constexpr std::size_t no_layer = ~std::size_t{0};
-
-  /// One layer in its place.
-  struct Entry {
-    std::unique_ptr<LayerNode<T, B>> node;
-    std::string name;
-    Shape in, out;  // of one sample, once built
-    std::size_t first_parameter = 0, parameters = 0;
-    std::vector<std::size_t> kept;
-    bool sums_products = false;
-    bool activation_moved = false;  // behind the next layer
-    const layer::Activation* moved_activation = nullptr;
-
-    /// Whether the layer's output is its input as it is.
-    bool passthrough() const { return node->passthrough() || (activation_moved && node->facts().activation); }
-  };
+  static constexpr std::size_t no_layer = model_input;
 
   explicit Network(std::uint64_t seed) : backend_(std::make_unique<B>()), store_(*backend_), seed_(seed) {}
 
   B& backend() const { return *backend_; }
-  const std::vector<Entry>& entries() const { return entries_; }
   ParameterStore<T, B>& store() { return store_; }
   const ParameterStore<T, B>& store() const { return store_; }
-  bool built() const { return built_; }
   const Shape& input_shape() const { return input_; }
   const Shape& output_shape() const { return entries_.empty() ? input_ : entries_.back().out; }
   std::uint64_t seed() const { return seed_; }
@@ -59,29 +47,6 @@ class Network {
   std::uint64_t structure() const { return structure_; }
   /// Layers before this one need no gradients.
   void train_from(std::size_t layer) { first_trained_ = layer; }
-
-  template <layer::Layer L>
-  [[gnu::cold]] void add(L layer) {
-    auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
-    std::string name = node->facts().name;
-    if (!name.empty()) {
-      for (const Entry& e : entries_)
-        if (e.name == name)
-          raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
-    } else {
-      const std::string base = node->facts().default_name;
-      name = base;
-      for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
-    }
-    Entry entry;
-    entry.node = std::move(node);
-    entry.name = std::move(name);
-    entries_.push_back(std::move(entry));
-    built_ = false;
-  }
-
-  /// The shape that the first layer itself asks for; no extents if it does not.
-  Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->facts().input; }
 
   /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before,
   /// under the same name and shape, keep their values and optimizer state. On an error nothing has changed.
@@ -101,7 +66,9 @@ class Network {
     std::vector<std::size_t> first;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       setups.emplace_back(seed_ + 0x9E3779B97F4A7C15 * (i + 1));
-      shapes.push_back(checked_setup(i, shapes.back(), setups[i]));
+      std::vector<Shape> in;
+      for (const std::size_t source : entries_[i].from) in.push_back(shapes[source + 1]);  // model_input + 1 is 0
+      shapes.push_back(checked_setup(i, in, setups[i]));
       first.push_back(store.places().size());
       for (const auto& p : setups[i].parameters()) store.add(entries_[i].name + "." + p.name, p, i);
     }
@@ -118,7 +85,7 @@ class Network {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       Entry& e = entries_[i];
       e.node->keep_setup();
-      e.in = shapes[i], e.out = shapes[i + 1];
+      e.in = shapes[e.from[0] + 1], e.out = shapes[i + 1];
       e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
       e.kept = setups[i].kept(), e.sums_products = setups[i].sums_products();
     }
@@ -159,18 +126,34 @@ class Network {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       if (entries_[i].passthrough()) continue;
       auto pass = make_pass(w, i);
-      entries_[i].node->forward(pass, w.input_of(i), w.output(i));
+      if (!entries_[i].node->facts().joins) {
+        entries_[i].node->forward(pass, w.input_of(i), w.output(i));
+        continue;
+      }
+      joined_.clear();
+      for (const std::size_t source : wiring_.sources(i)) joined_.push_back(w.source(source));
+      entries_[i].node->join(pass, joined_, w.output(i));
     }
   }
 
   /// From the gradient by the last output to those of all parameters.
   void backward(Workspace<T>& w) {
     for (auto& slot : slots_) slot.dy = slot.x = {};
+    std::fill(reached_.begin(), reached_.end(), false);
     for (std::size_t i = entries_.size(); i-- > first_trained_;) {
       if (entries_[i].passthrough()) continue;
       auto pass = make_pass(w, i);
-      const Panels<T> dx = i == first_trained_ ? Panels<T>() : w.gradient(i - 1);
+      if (entries_[i].node->facts().joins) {
+        parted_.clear();
+        for (const std::size_t source : wiring_.sources(i)) parted_.push_back(gradient_of(w, source));
+        entries_[i].node->part(pass, w.gradient(i), parted_);
+        continue;
+      }
+      const layer::JoinedGradient<T> to = gradient_of(w, wiring_.sources(i)[0]);
+      const Panels<T> dx = to.add ? w.spare(to.dx.features) : to.dx;
       entries_[i].node->backward(pass, w.input_of(i), w.output(i), w.gradient(i), dx);
+      if (to.add)
+        backend_->map([](auto a, auto b) { return a + b; }, to.dx, Panels<const T>(to.dx), Panels<const T>(dx));
       for (const Slot& slot : pass.slots)
         if (slot.dy) check_products(i, slot);
     }
@@ -294,14 +277,6 @@ class Network {
 
   std::span<Slot> gradient_slots() { return slots_; }
 
-  /// "layer 3 (dense_1: Dense 128 -> 10)"
-  [[gnu::cold]] std::string describe(std::size_t i) const {
-    const Entry& e = entries_[i];
-    std::string result = text("layer ", i + 1, " (", e.name, ": ", e.node->kind());
-    if (built_) result += text(' ', e.in.extents(), " -> ", e.out.extents());
-    return result + ")";
-  }
-
   /// The first layer whose output holds a NaN or an infinity.
   [[gnu::cold]] std::string first_overflow(Workspace<T>& w) const {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -315,44 +290,14 @@ class Network {
   }
 
  private:
-  [[gnu::cold]] std::size_t place_of(std::string_view name) const {
-    std::string known;
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].name == name) return i;
-      known += (known.empty() ? "" : ", ") + entries_[i].name;
-    }
-    raise<UsageError>("layer: there is no \"", name, "\", only ", known);
-  }
-
-  bool taken(const std::string& name) const {
-    for (const Entry& e : entries_)
-      if (e.name == name) return true;
-    return false;
-  }
-
   std::size_t lanes(std::size_t batch) const { return B::template lanes<T>(batch); }
 
-  [[gnu::cold]] Shape checked_setup(std::size_t i, const Shape& in, layer::Setup& setup) {
-    const auto where = [&] {
-      std::string from =
-          i == 0 ? text("the data has samples of shape ", in)
-                 : text("its input, of shape ", in, ", comes from layer ", i, " (", entries_[i - 1].name, ")");
-      return text("layer ", i + 1, " (", entries_[i].name, ": ", entries_[i].node->kind(), "): ", "%s; ", from);
-    };
-    const auto message = [&](const Error& e) {
-      std::string result = where();
-      result.replace(result.find("%s"), 2, e.what());
-      return result;
-    };
-    try {
-      if (i > 0 && entries_[i].node->facts().input.rank() != 0)
-        raise<UsageError>("says what shape the data has, so it has to be the first layer");
-      return entries_[i].node->setup(in, setup);
-    } catch (const ShapeError& e) {
-      throw ShapeError(message(e));
-    } catch (const UsageError& e) {
-      throw UsageError(message(e));
-    }
+  /// Where a gradient by the output of a layer goes: nowhere, if nothing before it learns.
+  layer::JoinedGradient<T> gradient_of(Workspace<T>& w, std::size_t layer) {
+    if (layer == model_input || layer < first_trained_) return {};
+    const bool add = reached_[layer];
+    reached_[layer] = true;
+    return {w.gradient(layer), add};
   }
 
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
@@ -382,16 +327,17 @@ class Network {
     WorkspaceNeeds n;
     n.input = input_.elements();
     n.target = target_features;
-    bool fresh = true;  // whether the input of this layer is still the model's
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
+      const std::size_t source = wiring_.sources(i)[0];
       n.layers.push_back(
-          {e.out.elements(), e.passthrough(), e.sums_products, e.kept,
+          {e.out.elements(), e.passthrough(), e.sums_products, source, wiring_.lasting(i), e.kept,
            [node = e.node.get()](std::size_t batch, bool training) { return node->memory(batch, training); }});
-      if (fresh && e.sums_products) n.gathered_rows = true;
+      if (source == model_input && e.sums_products) n.gathered_rows = true;
+      if (source != model_input && !e.node->facts().joins && wiring_.readers(source) > 1)
+        n.spare = std::max(n.spare, e.in.elements());
       for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
         n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
-      if (!e.passthrough()) fresh = false;
     }
     return n;
   }
@@ -406,11 +352,17 @@ class Network {
 
   [[gnu::cold]] void prepare() {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-      const bool taken = i + 1 < entries_.size() && entries_[i + 1].node->facts().takes_activation;
+      const bool taken = i + 1 < entries_.size() && entries_[i + 1].node->facts().takes_activation &&
+                         entries_[i + 1].from[0] == i && read_once(i);
       const layer::Activation* const activation = taken ? entries_[i].node->movable_activation() : nullptr;
       entries_[i].activation_moved = activation != nullptr;
-      if (taken) entries_[i + 1].moved_activation = activation;
+      if (i + 1 < entries_.size()) entries_[i + 1].moved_activation = activation;
     }
+    std::vector<std::vector<std::size_t>> sources;
+    std::vector<bool> passthrough;
+    for (const Entry& e : entries_) sources.push_back(e.from), passthrough.push_back(e.passthrough());
+    wiring_ = Wiring(sources, passthrough);
+    reached_.assign(entries_.size(), false);
     workspace_ = Workspace<T>(needs(0));
     arena_ = {};
     structure_ = next_stamp();
@@ -443,16 +395,18 @@ class Network {
   }
 
   std::unique_ptr<B> backend_;
-  std::vector<Entry> entries_;
   ParameterStore<T, B> store_;
   Workspace<T> workspace_;
   backend::Memory<T, B> arena_;
   std::vector<Slot> slots_;
+  Wiring wiring_;
+  std::vector<bool> reached_;  // by a gradient, in this backward pass
+  std::vector<Panels<const T>> joined_;
+  std::vector<layer::JoinedGradient<T>> parted_;
   std::size_t first_trained_ = 0;
   std::uint64_t structure_ = 0, batch_number_ = 0;
   Shape input_;
   std::uint64_t seed_;
-  bool built_ = false;
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

@@ -1,6 +1,7 @@
 // Layers, losses and metrics behind virtual interfaces, so that a model can hold any of them.
 #pragma once
 
+#include <tesla/layer/connections.hpp>
 #include <tesla/layer/layer.hpp>
 #include <tesla/loss/loss.hpp>
 #include <tesla/metric/metric.hpp>
@@ -35,7 +36,7 @@ class LayerNode {
     std::string_view kind;
     std::string name;          // the user's, or empty
     std::string default_name;  // for those without
-    bool passthrough, activation, takes_activation;
+    bool passthrough = false, activation = false, takes_activation = false, joins = false;
     Shape input;  // where the layer itself knows its input's shape (Input), else no extents
     io::Json options;
   };
@@ -46,7 +47,7 @@ class LayerNode {
   std::string_view kind() const { return facts_.kind; }
   bool passthrough() const { return facts_.passthrough; }
 
-  virtual Shape setup(const Shape& in, layer::Setup& setup) = 0;
+  virtual Shape setup(std::span<const Shape> in, layer::Setup& setup) = 0;
   /// What setup() has changed in the layer is good.
   virtual void keep_setup() = 0;
   virtual MemoryNeed memory(std::size_t batch, bool training) const = 0;
@@ -58,6 +59,10 @@ class LayerNode {
   virtual const layer::Activation* movable_activation() const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
   virtual void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const = 0;
+  /// The same for a layer where branches meet.
+  virtual void join(layer::Pass<T, B>& pass, std::span<const Panels<const T>> xs, Panels<T> y) const = 0;
+  virtual void part(layer::Pass<T, B>& pass, Panels<const T> dy,
+                    std::span<const layer::JoinedGradient<T>> to) const = 0;
 
  private:
   Facts facts_;
@@ -68,9 +73,12 @@ class LayerNodeOf final : public LayerNode<T, B> {
  public:
   explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)), next_(layer_) {}
 
-  [[gnu::cold]] Shape setup(const Shape& in, layer::Setup& setup) override {
+  [[gnu::cold]] Shape setup(std::span<const Shape> in, layer::Setup& setup) override {
     next_ = layer_;
-    return next_.setup(in, setup);
+    if constexpr (joins)
+      return next_.setup(in, setup);
+    else
+      return next_.setup(in[0], setup);
   }
   [[gnu::cold]] void keep_setup() override { layer_ = std::move(next_); }
   MemoryNeed memory(std::size_t batch, bool training) const override {
@@ -98,16 +106,26 @@ class LayerNodeOf final : public LayerNode<T, B> {
   L& layer() { return layer_; }
 
   void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const override {
-    if constexpr (!layer::Passthrough<L>) layer_.forward(pass, x, y);
+    if constexpr (!layer::Passthrough<L> && !joins) layer_.forward(pass, x, y);
   }
   void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const override {
-    if constexpr (!layer::Passthrough<L>) layer_.backward(pass, x, y, dy, dx);
+    if constexpr (!layer::Passthrough<L> && !joins) layer_.backward(pass, x, y, dy, dx);
+  }
+  void join(layer::Pass<T, B>& pass, std::span<const Panels<const T>> xs, Panels<T> y) const override {
+    if constexpr (joins) layer_.forward(pass, xs, y);
+  }
+  void part(layer::Pass<T, B>& pass, Panels<const T> dy, std::span<const layer::JoinedGradient<T>> to) const override {
+    if constexpr (joins) layer_.backward(pass, dy, to);
   }
 
  private:
+  static constexpr bool joins = requires { L::joins; };
+
   [[gnu::cold]] static typename LayerNode<T, B>::Facts facts_of(const L& layer) {
-    typename LayerNode<T, B>::Facts facts{
-        L::kind, {}, {}, layer::Passthrough<L>, std::same_as<L, layer::Activation>, false, {}, options_of(layer)};
+    typename LayerNode<T, B>::Facts facts;
+    facts.kind = L::kind, facts.options = options_of(layer);
+    facts.passthrough = layer::Passthrough<L>, facts.joins = joins;
+    facts.activation = std::same_as<L, layer::Activation>;
     if constexpr (requires { L::takes_activation; }) facts.takes_activation = L::takes_activation;
     if constexpr (requires { layer.name; }) facts.name = layer.name;
     if constexpr (requires { layer.function_name(); })

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tesla/backend/product.hpp>
+#include <tesla/model/wiring.hpp>
 #include <tesla/tensor/panels.hpp>
 
 #include <algorithm>
@@ -19,11 +20,14 @@ struct WorkspaceNeeds {
   struct Layer {
     std::size_t out;
     bool passthrough, sums_products;
+    std::size_t source;  // the layer whose output it reads, or the model's input; of a join the first
+    bool lasting;        // its output is read later than by the next layer
     std::vector<std::size_t> kept;
     std::function<MemoryNeed(std::size_t batch, bool training)> memory;  // beside all that
   };
   std::vector<Layer> layers;
   std::size_t input = 0, target = 0, rows = 0;
+  std::size_t spare = 0;  // of a gradient on its way to an output that several layers read
   bool gathered_rows = false;
 };
 
@@ -78,17 +82,20 @@ class Workspace {
     std::size_t turn = 0;
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const auto& layer = needs_.layers[i];
+      const auto in_turn = [&] { return Panels<T>{turns[turn++ % 2], layer.out, batch, lanes}; };
       if (layer.passthrough) {
-        outputs_[i] = i == 0 ? input_ : outputs_[i - 1];
-        gradients_[i] = i == 0 ? Panels<T>() : gradients_[i - 1];
+        const bool first = layer.source == model_input;
+        outputs_[i] = first ? input_ : outputs_[layer.source];
+        gradients_[i] = first ? Panels<T>() : gradients_[layer.source];
       } else if (training) {
         outputs_[i] = panels(layer.out);
-        gradients_[i] = layer.sums_products ? panels(layer.out) : Panels<T>{turns[turn++ % 2], layer.out, batch, lanes};
+        gradients_[i] = layer.sums_products || layer.lasting ? panels(layer.out) : in_turn();
         for (std::size_t k = 0; k < layer.kept.size(); ++k) kept_[i][k] = panels(layer.kept[k]);
       } else {
-        outputs_[i] = {turns[turn++ % 2], layer.out, batch, lanes};
+        outputs_[i] = layer.lasting ? panels(layer.out) : in_turn();
       }
     }
+    spare_ = training && needs_.spare != 0 ? panels(needs_.spare) : Panels<T>();
     std::size_t scratch = 0;
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const MemoryNeed need = needs_.layers[i].memory(batch, training);
@@ -115,7 +122,12 @@ class Workspace {
   backend::Matrix<T> gathered_rows() const { return gathered_rows_; }
   backend::Matrix<T> scratch_rows() const { return scratch_rows_; }
   Panels<T> output(std::size_t layer) const { return outputs_[layer]; }
-  Panels<const T> input_of(std::size_t layer) const { return layer == 0 ? input_ : outputs_[layer - 1]; }
+  /// What a layer reads; of a join its first input.
+  Panels<const T> input_of(std::size_t layer) const { return source(needs_.layers[layer].source); }
+  /// The output of a layer, or the model's input.
+  Panels<const T> source(std::size_t layer) const { return layer == model_input ? input_ : outputs_[layer]; }
+  /// For a gradient of so many features that is yet to be added to others.
+  Panels<T> spare(std::size_t features) const { return {spare_.data, features, batch_, lanes_}; }
   std::span<Panels<T>> kept(std::size_t layer) { return kept_[layer]; }
   std::span<T> kept_memory(std::size_t layer) const { return kept_memory_[layer]; }
   std::span<T> scratch() const { return scratch_; }
@@ -128,7 +140,7 @@ class Workspace {
   std::uint64_t stamp_ = 0;
   bool training_ = false;
   double input_limit_ = 0;
-  Panels<T> input_, target_;
+  Panels<T> input_, target_, spare_;
   T* weights_ = nullptr;
   backend::Matrix<T> gathered_rows_, scratch_rows_;
   std::vector<Panels<T>> outputs_, gradients_;

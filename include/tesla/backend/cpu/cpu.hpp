@@ -151,8 +151,8 @@ class Cpu {
     cpu::normalise_gradient(g, centred, y, scale, dy, dx);
   }
   template <class T>
-  void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
-    cpu::pick(p, x, y);
+  void pick(const Picks& p, Panels<const T> x, Panels<T> y, bool add = false) {
+    cpu::pick(p, x, y, add);
   }
   template <class T>
   void draw(const Draw& d, Panels<T> out) {

@@ -86,7 +86,7 @@ void normalise_gradient(const Groups& g, bool centred, Panels<const T> y, Panels
 }
 
 template <class T>
-void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
+void pick(const Picks& p, Panels<const T> x, Panels<T> y, bool add) {
   const std::size_t lanes = y.lanes;
   parallel_for(y.panels() * y.features, nanoseconds::value<T> * static_cast<double>(lanes),
                [&](std::size_t begin, std::size_t end) {
@@ -94,13 +94,11 @@ void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
                    const std::size_t panel = task / y.features, f = task % y.features;
                    const T* const from = x.panel(panel);
                    T* const to = y.panel(panel) + f * lanes;
-                   const std::uint32_t first = p.pointers[f], last = p.pointers[f + 1];
-                   if (first == last) {
-                     std::fill_n(to, lanes, T(0));
-                     continue;
-                   }
-                   std::memcpy(to, from + p.from[first] * lanes, lanes * sizeof(T));
-                   for (std::uint32_t k = first + 1; k < last; ++k)
+                   std::uint32_t k = p.pointers[f];
+                   const std::uint32_t last = p.pointers[f + 1];
+                   if (!add && k == last) std::fill_n(to, lanes, T(0));
+                   if (!add && k < last) std::memcpy(to, from + p.from[k++] * lanes, lanes * sizeof(T));
+                   for (; k < last; ++k)
                      for (std::size_t i = 0; i < lanes; ++i) to[i] += from[p.from[k] * lanes + i];
                  }
                });

@@ -182,10 +182,10 @@ class Reference {
     });
   }
   template <class T>
-  void pick(const Picks& p, Panels<const T> x, Panels<T> y) {
+  void pick(const Picks& p, Panels<const T> x, Panels<T> y, bool add = false) {
     for (std::size_t s = 0; s < y.batch; ++s)
       for (std::size_t f = 0; f < y.features; ++f) {
-        T total(0);
+        T total = add ? y.at(s, f) : T(0);
         for (std::uint32_t k = p.pointers[f]; k < p.pointers[f + 1]; ++k) total += x.at(s, p.from[k]);
         y.at(s, f) = total;
       }

@@ -1,0 +1,162 @@
+// The layers of a network, their names, and how they are put together from what a user adds.
+#pragma once
+
+#include <tesla/model/node.hpp>
+#include <tesla/model/wiring.hpp>
+
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET::model {
+
+template <class T, class B>
+class Layers {
+ public:
+  /// One layer in its place.
+  struct Entry {
+    std::unique_ptr<LayerNode<T, B>> node;
+    std::string name;
+    std::vector<std::size_t> from;  // the layers that it reads, or model_input
+    Shape in, out;                  // of one sample, once built
+    std::size_t first_parameter = 0, parameters = 0;
+    std::vector<std::size_t> kept;
+    bool sums_products = false;
+    bool activation_moved = false;  // behind the next layer
+    const layer::Activation* moved_activation = nullptr;
+
+    /// Whether the layer's output is its input as it is.
+    bool passthrough() const { return node->passthrough() || (activation_moved && node->facts().activation); }
+  };
+
+  const std::vector<Entry>& entries() const { return entries_; }
+  bool built() const { return built_; }
+
+  /// Adds a layer, or branches with the layers in them, that reads the one added last.
+  template <layer::Part L>
+  [[gnu::cold]] void add(L part) {
+    const std::size_t before = entries_.size();
+    const bool was_built = built_;
+    try {
+      add_part(std::move(part), before == 0 ? model_input : before - 1);
+    } catch (...) {
+      entries_.resize(before);
+      built_ = was_built;
+      throw;
+    }
+  }
+  /// Adds one that reads the layers named by their numbers.
+  template <class L>
+  [[gnu::cold]] void add(L layer, std::vector<std::size_t> from) {
+    auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
+    std::string name = node->facts().name;
+    if (!name.empty()) {
+      for (const Entry& e : entries_)
+        if (e.name == name)
+          raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
+    } else {
+      const std::string base = node->facts().default_name;
+      name = base;
+      for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
+    }
+    Entry entry;
+    entry.node = std::move(node);
+    entry.name = std::move(name);
+    entry.from = std::move(from);
+    entries_.push_back(std::move(entry));
+    built_ = false;
+  }
+
+  /// The shape that the first layer itself asks for; no extents if it does not.
+  Shape wanted_input() const { return entries_.empty() ? Shape() : entries_.front().node->facts().input; }
+
+  /// "layer 3 (dense_1: Dense 128 -> 10)"
+  [[gnu::cold]] std::string describe(std::size_t i) const {
+    const Entry& e = entries_[i];
+    std::string result = text("layer ", i + 1, " (", e.name, ": ", e.node->kind());
+    if (built_) result += text(' ', e.in.extents(), " -> ", e.out.extents());
+    return result + ")";
+  }
+
+ protected:
+  [[gnu::cold]] std::size_t place_of(std::string_view name) const {
+    std::string known;
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].name == name) return i;
+      known += (known.empty() ? "" : ", ") + entries_[i].name;
+    }
+    raise<UsageError>("layer: there is no \"", name, "\", only ", known);
+  }
+
+  [[gnu::cold]] Shape checked_setup(std::size_t i, std::span<const Shape> in, layer::Setup& setup) {
+    const auto where = [&] {
+      const std::size_t source = entries_[i].from[0];
+      std::string from = source == model_input ? text("the data has samples of shape ", in[0])
+                                               : text("its input, of shape ", in[0], ", comes from layer ", source + 1,
+                                                      " (", entries_[source].name, ")");
+      return text("layer ", i + 1, " (", entries_[i].name, ": ", entries_[i].node->kind(), "): ", "%s; ", from);
+    };
+    const auto message = [&](const Error& e) {
+      std::string result = where();
+      result.replace(result.find("%s"), 2, e.what());
+      return result;
+    };
+    try {
+      if (i > 0 && entries_[i].node->facts().input.rank() != 0)
+        raise<UsageError>("says what shape the data has, so it has to be the first layer");
+      return entries_[i].node->setup(in, setup);
+    } catch (const ShapeError& e) {
+      throw ShapeError(message(e));
+    } catch (const UsageError& e) {
+      throw UsageError(message(e));
+    }
+  }
+
+  bool read_once(std::size_t layer) const {
+    std::size_t readers = 0;
+    for (const Entry& e : entries_)
+      readers += static_cast<std::size_t>(std::count(e.from.begin(), e.from.end(), layer));
+    return readers == 1;
+  }
+
+  std::vector<Entry> entries_;
+  bool built_ = false;
+
+ private:
+  bool taken(const std::string& name) const {
+    for (const Entry& e : entries_)
+      if (e.name == name) return true;
+    return false;
+  }
+
+  template <class L>
+  [[gnu::cold]] std::size_t add_part(L layer, std::size_t from) {
+    add(std::move(layer), {from});
+    return entries_.size() - 1;
+  }
+  template <class... L>
+  [[gnu::cold]] std::size_t add_part(layer::Chain<L...> chain, std::size_t from) {
+    std::apply([&](auto&... parts) { ((from = add_part(std::move(parts), from)), ...); }, chain.layers);
+    return from;
+  }
+  template <class... L>
+  [[gnu::cold]] std::size_t add_part(layer::Residual<L...> residual, std::size_t from) {
+    const std::size_t last = add_part(layer::Chain<L...>(std::move(residual.layers)), from);
+    add(layer::Sum(), {last, from});
+    return entries_.size() - 1;
+  }
+  template <class... L>
+  [[gnu::cold]] std::size_t add_part(layer::Parallel<L...> parallel, std::size_t from) {
+    std::vector<std::size_t> ends;
+    std::apply([&](auto&... parts) { (ends.push_back(add_part(std::move(parts), from)), ...); }, parallel.branches);
+    if (parallel.join == layer::Join::sum)
+      add(layer::Sum(), std::move(ends));
+    else
+      add(layer::Concatenate(), std::move(ends));
+    return entries_.size() - 1;
+  }
+};
+
+}  // namespace tesla::inline TESLA_TARGET::model
