@@ -51,7 +51,7 @@ TEST_CASE("schedules are PyTorch's", "[schedule]") {
   // PyTorch's comes back up after its end, this one stays.
   const LearningRate cosine = schedule::Cosine({.from = 0.2, .to = 0.02, .steps = 30});
   for (std::size_t i = 0; i <= 30; ++i) CHECK(cosine.at(i + 1) == Approx(wanted("cosine")[i]).epsilon(1e-12));
-  for (const std::size_t step : {31, 32, 40, 1000000}) CHECK(cosine.at(step) == Approx(0.02).epsilon(1e-12));
+  for (const std::size_t step : {31U, 32U, 40U, 1000000U}) CHECK(cosine.at(step) == Approx(0.02).epsilon(1e-12));
 }
 
 TEST_CASE("schedules begin with a warm-up and end with a floor where wanted", "[schedule]") {

@@ -38,9 +38,9 @@ struct Lion : LionOptions {
       const V momentum = state[0], zero = number<V>(0);
       const V direction = number<V>(beta_1) * momentum + number<V>(1 - beta_1) * gradient;
       const V down = select(direction < zero, number<V>(rate), zero);
-      const V step = select(direction > zero, number<V>(-rate), down);
+      const V move = select(direction > zero, number<V>(-rate), down);
       state[0] = number<V>(beta_2) * momentum + number<V>(1 - beta_2) * gradient;
-      weight = number<V>(keep) * weight + step;
+      weight = number<V>(keep) * weight + move;
     };
   }
 

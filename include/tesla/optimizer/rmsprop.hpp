@@ -39,12 +39,12 @@ struct RMSprop : RMSpropOptions {
       using V = decltype(gradient);
       using math::number, math::sqrt, math::max;
       const V g = gradient + number<V>(decay) * weight;
-      const V squares = number<V>(alpha) * state[0] + number<V>(1 - alpha) * g * g;
+      const V second = number<V>(alpha) * state[0] + number<V>(1 - alpha) * g * g;
       const V mean = state[2] + number<V>(center * (1 - alpha)) * (g - state[2]);  // stays zero where it is not wanted
       // Rounding may bring the difference below zero.
-      const V spread = max(squares - mean * mean, number<V>(0));
+      const V spread = max(second - mean * mean, number<V>(0));
       const V velocity = number<V>(momentum) * state[1] + g / (V(sqrt(spread)) + number<V>(epsilon));
-      state[0] = squares;
+      state[0] = second;
       state[1] = velocity;
       state[2] = mean;
       weight -= number<V>(rate) * velocity;
