@@ -53,6 +53,14 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
     return *this;
   }
 
+  /// Adds the layers of another model, with the values of their parameters if it was built: `dense` becomes
+  /// `sequential.dense`. The other model is gone then.
+  BasicSequential& add_layer(BasicSequential inner) {
+    must_not_fit("add_layer");
+    net().add(std::move(inner.net()));
+    return *this;
+  }
+
   /// Fixes the shape of one sample and makes the parameters. fit() and predict() do it by themselves.
   void build(const Shape& input) {
     must_not_fit("build");
@@ -268,7 +276,8 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
   const backend::Target<T> target = loader.load(backend, w, order, first);
-  if (training_.averages_in_place) train::exchange_averages(net(), training_);  // a step is of the parameters themselves
+  if (training_.averages_in_place)
+    train::exchange_averages(net(), training_);  // a step is of the parameters themselves
   net().begin_batch(training_.step, share.first);
   net().forward(w);
   const Panels<const T> y = w.output(net().entries().size() - 1);

@@ -1,6 +1,7 @@
 // Layers that move features, transposed convolutions, and connections between layers: gradients and results.
 #include <tesla/tesla.hpp>
 
+#include <io/temporary_folder.hpp>
 #include <layer/checks.hpp>
 #include <numeric>
 
@@ -20,6 +21,10 @@ void check_between(const Shape& shape, const L&... layers) {
     model.add_layer(Flatten()).add_layer(Dense({.units = 3}));
     check_gradients(std::move(model), 4, 3, batch);
   }
+}
+
+bool same_values(const Tensor<float>& a, const Tensor<float>& b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
 }
 
 /// What a model of these layers makes of 0, 1, 2, ...
@@ -104,7 +109,8 @@ TEST_CASE("structure: branches from the input of a model, and in the memory of p
 }
 
 TEST_CASE("structure: branches are saved and loaded, and go on with the same bits", "[layer]") {
-  const auto path = "/tmp/tesla_structure_test.safetensors";
+  const TemporaryFolder folder;
+  const std::string path = folder.path("model.safetensors");
   Sequential model({.seed = 3});
   model.add_layer(Input({4, 4, 2}))
       .add_layer(Residual(Conv2D({.filters = 3, .padding = same, .activation = relu}), BatchNorm(),
@@ -120,7 +126,6 @@ TEST_CASE("structure: branches are saved and loaded, and go on with the same bit
   model.save(path);
   Sequential again = Sequential::load(path);
   for (int i = 0; i < 3; ++i) REQUIRE(model.train_step(x, y) == again.train_step(x, y));
-  std::remove(path);
 }
 
 TEST_CASE("structure: branches that do not meet are explained", "[layer]") {
@@ -143,4 +148,38 @@ TEST_CASE("structure: branches that do not meet are explained", "[layer]") {
   REQUIRE_THROWS_WITH(model.add_layer(Residual(Dense({.units = 4}), Dense({.units = 4, .name = "a"}))),
                       Contains("already a layer"));
   REQUIRE(model.network().entries().size() == 1);
+}
+
+TEST_CASE("structure: a model inside a model", "[layer]") {
+  Tensor<float> x({8, 5}), y({8, 3});
+  random::fill_normal(x, {.seed = 1});
+  random::fill_normal(y, {.seed = 2});
+  Sequential inner({.seed = 1});
+  inner.add_layer(Dense({.units = 4, .activation = relu})).add_layer(Residual(Dense({.units = 4})));
+  inner.build({5});
+  const Tensor<float> before = inner.parameter("dense.weight").value(), features = inner.predict(x);
+
+  Sequential model;
+  model.add_layer(std::move(inner)).add_layer(Dense({.units = 3}));
+  REQUIRE_THROWS_WITH(inner.build({5}), Catch::Matchers::Contains("moved"));
+  model.build({5});
+  REQUIRE(same_values(model.parameter("sequential.dense.weight").value(), before));
+  model.freeze("sequential.*");
+  model.compile(optim::Adam(), loss::MeanSquaredError());
+  model.fit(x, y, {.epochs = 3, .verbose = 0});
+  REQUIRE(same_values(model.parameter("sequential.dense.weight").value(), before));
+
+  // Joined to itself by a branch, its features are still what they were.
+  Sequential another({.seed = 1});
+  another.add_layer(Dense({.units = 4, .activation = relu, .name = "dense"})).add_layer(Residual(Dense({.units = 4})));
+  another.build({5});
+  Sequential outer;
+  outer.add_layer(Input({5})).add_layer(std::move(another));
+  const Tensor<float> same_features = outer.predict(x);
+  REQUIRE(same_values(features, same_features));
+
+  Sequential with_input;
+  with_input.add_layer(Input({5})).add_layer(Dense({.units = 5}));
+  outer.add_layer(std::move(with_input));
+  REQUIRE_THROWS_WITH(outer.build({5}), Catch::Matchers::Contains("expects samples of shape {5}"));
 }

@@ -4,6 +4,7 @@
 #include <tesla/model/node.hpp>
 #include <tesla/model/wiring.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -26,6 +27,8 @@ class Layers {
     bool sums_products = false;
     bool activation_moved = false;  // behind the next layer
     const layer::Activation* moved_activation = nullptr;
+    bool nested = false;             // of a model inside this one,
+    std::vector<Tensor<T>> brought;  // which had been built: what its parameters begin with
 
     /// Whether the layer's output is its input as it is.
     bool passthrough() const { return node->passthrough() || (activation_moved && node->facts().activation); }
@@ -57,15 +60,31 @@ class Layers {
         if (e.name == name)
           raise<UsageError>("add_layer: there is already a layer named \"", name, "\"; names have to differ");
     } else {
-      const std::string base = node->facts().default_name;
-      name = base;
-      for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
+      name = free_name(node->facts().default_name);
     }
     Entry entry;
     entry.node = std::move(node);
     entry.name = std::move(name);
     entry.from = std::move(from);
     entries_.push_back(std::move(entry));
+    built_ = false;
+  }
+
+  /// Takes the layers of another network; `values` are those of its parameters, layer by layer, if it was built.
+  [[gnu::cold]] void add(Layers&& other, std::vector<std::vector<Tensor<T>>> values) {
+    if (other.entries_.empty()) raise<UsageError>("add_layer: the model has no layers");
+    const std::string prefix = free_name("sequential");
+    const std::size_t before = entries_.size(), last = before == 0 ? model_input : before - 1;
+    for (std::size_t i = 0; i < other.entries_.size(); ++i) {
+      Entry entry;
+      entry.node = std::move(other.entries_[i].node);
+      entry.name = prefix + "." + other.entries_[i].name;
+      for (const std::size_t source : other.entries_[i].from)
+        entry.from.push_back(source == model_input ? last : source + before);
+      entry.nested = true;
+      if (!values.empty()) entry.brought = std::move(values[i]);
+      entries_.push_back(std::move(entry));
+    }
     built_ = false;
   }
 
@@ -104,7 +123,7 @@ class Layers {
       return result;
     };
     try {
-      if (i > 0 && entries_[i].node->facts().input.rank() != 0)
+      if (i > 0 && entries_[i].node->facts().input.rank() != 0 && !entries_[i].nested)
         raise<UsageError>("says what shape the data has, so it has to be the first layer");
       return entries_[i].node->setup(in, setup);
     } catch (const ShapeError& e) {
@@ -125,10 +144,16 @@ class Layers {
   bool built_ = false;
 
  private:
-  bool taken(const std::string& name) const {
-    for (const Entry& e : entries_)
-      if (e.name == name) return true;
-    return false;
+  /// A name that no layer has, nor a model inside this one.
+  [[gnu::cold]] std::string free_name(const std::string& base) const {
+    const auto taken = [&](const std::string& name) {
+      return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) {
+        return e.name == name || (e.nested && e.name.compare(0, name.size() + 1, name + ".") == 0);
+      });
+    };
+    std::string name = base;
+    for (std::size_t n = 1; taken(name); ++n) name = text(base, '_', n);
+    return name;
   }
 
   template <class L>

@@ -76,7 +76,7 @@ class Network : public Layers<T, B> {
     store.allocate_values();
     for (std::size_t i = 0; i < entries_.size(); ++i)
       for (std::size_t j = 0; j < setups[i].parameters().size(); ++j)
-        initialise(store, first[i] + j, setups[i].parameters()[j], i != replaced);
+        initialise(store, first[i] + j, setups[i].parameters()[j], j, i != replaced);
     // Only now, so that what the initialisers took is never there together with it.
     store.allocate_gradients();
     store.allocate_slots(store_.slots(), store_.averaged());
@@ -85,6 +85,7 @@ class Network : public Layers<T, B> {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       Entry& e = entries_[i];
       e.node->keep_setup();
+      e.brought.clear();
       e.in = shapes[e.from[0] + 1], e.out = shapes[i + 1];
       e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
       e.kept = setups[i].kept(), e.sums_products = setups[i].sums_products();
@@ -272,6 +273,17 @@ class Network : public Layers<T, B> {
     return squares;
   }
 
+  using Layers<T, B>::add;
+  /// Takes the layers of another network, with their values if it was built.
+  [[gnu::cold]] void add(Network&& other) {
+    std::vector<std::vector<Tensor<T>>> values(other.built() ? other.entries_.size() : 0);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      for (std::size_t p = 0; p < other.entries_[i].parameters; ++p)
+        values[i].push_back(
+            other.store_.read(other.store_.values(), other.store_.places()[other.entries_[i].first_parameter + p]));
+    Layers<T, B>::add(std::move(other), std::move(values));
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
@@ -301,10 +313,12 @@ class Network : public Layers<T, B> {
   }
 
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
-                                const layer::Setup::Parameter& parameter, bool keeps) {
+                                const layer::Setup::Parameter& parameter, std::size_t number, bool keeps) {
     const ParameterPlace& place = store.places()[index];
     if (const ParameterPlace* old = keeps ? store_.find(place) : nullptr)
       store.write(store.values(), place, store_.read(store_.values(), *old).data());
+    else if (const auto& brought = entries_[place.layer].brought; !brought.empty())
+      store.write(store.values(), place, brought[number].data());
     else if (parameter.values != nullptr)
       store.write(store.values(), place, parameter.values->data());
     else if (parameter.draw)

@@ -134,8 +134,9 @@ class Recurrent {
     const std::size_t vectors = r.lanes / w, wanted = static_cast<std::size_t>(threads());
     const std::size_t parts = std::clamp<std::size_t>((wanted + r.panels() - 1) / r.panels(), 1, vectors);
     const double lanes = static_cast<double>(r.lanes) / static_cast<double>(parts);
-    const double each = static_cast<double>(r.steps * r.units) * lanes *
-                        (static_cast<double>(shape.weights * r.units) * nanoseconds::multiply_add<T> +
+    const double each = static_cast<double>((r.end - r.begin) * r.units) * lanes *
+                        (static_cast<double>(shape.weights * (r.units + r.input_weight.columns)) *
+                             nanoseconds::multiply_add<T> +
                          static_cast<double>(shape.rows) * nanoseconds::exponential<T>);
     parallel_for(r.panels() * parts, each, [&](std::size_t begin, std::size_t end) {
       for (std::size_t task = begin; task < end; ++task) {
@@ -146,32 +147,47 @@ class Recurrent {
     });
   }
 
+  static TileArguments<T> tile_of(const Matrix<T>& a, bool transposed, std::size_t depth, std::size_t lanes) {
+    TileArguments<T> tile{};
+    tile.a = a.data, tile.a_row = static_cast<std::ptrdiff_t>(transposed ? 1 : a.stride);
+    tile.a_depth = static_cast<std::ptrdiff_t>(transposed ? a.stride : 1);
+    tile.b_depth = tile.c_row = static_cast<std::ptrdiff_t>(lanes);
+    tile.segments = 1, tile.depth = tile.last_depth = depth;
+    return tile;
+  }
+
   static void forward(const Recurrence<T>& r, const Shape& shape, detail::UnitKernel<T> kernel, std::size_t panel,
                       std::size_t lane, std::size_t vectors) {
     const std::size_t row = r.lanes, gate = r.units * row;
     const std::size_t tallest = max_rows(tile_vectors(vectors)) * (vectors >= 4 ? 2 : 1);
     const std::size_t blocks = (r.units + tallest - 1) / tallest;
-    for (std::size_t i = 0; i < r.steps; ++i) {
+    TileArguments<T> recurrent = tile_of(r.weight, false, r.units, row);
+    TileArguments<T> input = tile_of(r.input_weight, false, r.input_weight.columns, row);
+    for (std::size_t i = r.begin; i < r.end; ++i) {
       const std::size_t t = r.step(i);
       T* const gates = r.gates.at(panel, t) + lane;
       const T* const output = i == 0 ? detail::no_state<T>.data() : r.hidden.at(panel, r.step(i - 1)) + lane;
       detail::UnitRows<T> rows{};
       rows.gate = gate, rows.row = row, rows.before_row = i == 0 ? 0 : row, rows.lanes = vectors * w;
       rows.mask = r.mask ? r.mask.at(panel, t) + lane : nullptr;
-      TileArguments<T> tile{};
-      tile.b = output, tile.b_depth = static_cast<std::ptrdiff_t>(row), tile.c_row = static_cast<std::ptrdiff_t>(row);
-      tile.a_row = static_cast<std::ptrdiff_t>(r.weight.stride), tile.a_depth = 1;
-      tile.segments = 1, tile.depth = tile.last_depth = i == 0 ? 0 : r.units;
+      recurrent.b = output, input.b = r.x ? r.x.at(panel, t) + lane : nullptr;
+      if (i == 0) recurrent.depth = recurrent.last_depth = 0;
       for (std::size_t block = 0; block < blocks; ++block) {
         const std::size_t first = r.units * block / blocks, count = r.units * (block + 1) / blocks - first;
         const std::size_t offset = first * row;
         for (std::size_t k = 0; k < shape.weights; ++k) {
           const bool apart = k == shape.apart;
-          tile.a = r.weight.row(k * r.units + first);
-          tile.c = gates + (apart ? shape.rows - 1 : k) * gate + offset;
-          tile.bias = apart && r.bias != nullptr ? r.bias + first : nullptr;
-          tile.accumulate = !apart;
-          if (i > 0 || apart) detail::multiply_rows(tile, count, vectors);
+          if (r.x) {
+            input.a = r.input_weight.row(k * r.units + first), input.c = gates + k * gate + offset;
+            input.bias = r.input_bias != nullptr ? r.input_bias + k * r.units + first : nullptr;
+            detail::multiply_rows(input, count, vectors);
+          }
+          if (i == 0 && !apart) continue;
+          recurrent.a = r.weight.row(k * r.units + first);
+          recurrent.c = gates + (apart ? shape.rows - 1 : k) * gate + offset;
+          recurrent.bias = apart && r.bias != nullptr ? r.bias + first : nullptr;
+          recurrent.accumulate = !apart;
+          detail::multiply_rows(recurrent, count, vectors);
         }
         rows.gates = gates + offset, rows.units = count;
         rows.output = output + first * rows.before_row;
@@ -183,24 +199,32 @@ class Recurrent {
         }
         kernel(rows);
       }
+      recurrent.depth = recurrent.last_depth = r.units;
     }
   }
 
   static void backward(const Recurrence<T>& r, const Shape& shape, detail::UnitKernel<T> kernel, std::size_t panel,
                        std::size_t lane, std::size_t vectors) {
     const std::size_t row = r.lanes, gate = r.units * row;
-    const auto step = static_cast<std::ptrdiff_t>(row);
     T *const dh = r.dh + panel * gate + lane, *const dstate = r.dstate + panel * gate + lane;
-    for (std::size_t u = 0; u < r.units; ++u)
+    for (std::size_t u = 0; u < r.units && r.end == r.steps; ++u)
       for (std::size_t k = 0; k < vectors; ++k) {
         store(dh + u * row + k * w, Vector<T>(T(0)));
         store(dstate + u * row + k * w, Vector<T>(T(0)));
       }
-    for (std::size_t i = r.steps; i-- > 0;) {
+    TileArguments<T> recurrent = tile_of(r.weight, true, shape.weights * r.units, row);
+    if (shape.apart < shape.weights) {
+      recurrent.segments = 2, recurrent.depth = shape.apart * r.units, recurrent.last_depth = r.units;
+      recurrent.a_segment = static_cast<std::ptrdiff_t>(recurrent.depth * r.weight.stride);
+      recurrent.b_segment = static_cast<std::ptrdiff_t>((shape.rows - 1) * gate);
+    }
+    recurrent.c = dh, recurrent.accumulate = true;
+    TileArguments<T> input = tile_of(r.input_weight, true, r.input_weight.rows, row);
+    input.accumulate = r.add_dx;
+    for (std::size_t i = r.end; i-- > r.begin;) {
       const std::size_t t = r.step(i);
-      T* const gates = r.gates.at(panel, t) + lane;
       detail::UnitRows<T> rows{};
-      rows.gates = gates, rows.gate = gate, rows.row = row, rows.before_row = i == 0 ? 0 : row;
+      rows.gates = r.gates.at(panel, t) + lane, rows.gate = gate, rows.row = row, rows.before_row = i == 0 ? 0 : row;
       rows.units = r.units, rows.lanes = vectors * w;
       rows.before = detail::no_state<T>.data();
       if (i > 0) rows.before = (shape.has_state ? r.state : r.hidden).at(panel, r.step(i - 1)) + lane;
@@ -209,18 +233,12 @@ class Recurrent {
       rows.dy = r.every_step || i + 1 == r.steps ? r.dy.at(panel, t) + lane : nullptr;
       rows.dh = dh, rows.dstate = dstate;
       kernel(rows);
-      if (i == 0) break;
-      TileArguments<T> tile{};
-      tile.a = r.weight.data, tile.a_row = 1, tile.a_depth = static_cast<std::ptrdiff_t>(r.weight.stride);
-      tile.b = gates, tile.b_depth = step, tile.c = dh, tile.c_row = step;
-      tile.segments = 1, tile.depth = tile.last_depth = shape.weights * r.units;
-      if (shape.apart < shape.weights) {
-        tile.segments = 2, tile.depth = shape.apart * r.units, tile.last_depth = r.units;
-        tile.a_segment = static_cast<std::ptrdiff_t>(tile.depth * r.weight.stride);
-        tile.b_segment = static_cast<std::ptrdiff_t>((shape.rows - 1) * gate);
+      recurrent.b = input.b = rows.gates;
+      if (r.dx) {
+        input.c = r.dx.at(panel, t) + lane;
+        detail::multiply_rows(input, r.input_weight.columns, vectors);
       }
-      tile.accumulate = true;
-      detail::multiply_rows(tile, r.units, vectors);
+      if (i > 0) detail::multiply_rows(recurrent, r.units, vectors);
     }
   }
 };
