@@ -109,10 +109,10 @@ struct BatchNorm : BatchNormOptions {
     } else {
       now_mean = pass.vector(0), now_variance = pass.vector(1);
     }
-    const auto root = [least = epsilon](auto variance) {
+    const auto root = [least = epsilon](auto squares) {
       using math::sqrt;
-      using V = decltype(variance);
-      return math::number<V>(1) / V(sqrt(variance + math::number<V>(least)));
+      using V = decltype(squares);
+      return math::number<V>(1) / V(sqrt(squares + math::number<V>(least)));
     };
     pass.map(root, spread, now_variance);
     if (use_scale)
@@ -219,8 +219,8 @@ struct Normalising : Options {
     if constexpr (Centred) return this->use_shift;
     return false;
   }
-  [[gnu::cold]] Shape ask(const Shape& in, Setup& setup, const backend::Groups& groups) {
-    groups_ = groups;
+  [[gnu::cold]] Shape ask(const Shape& in, Setup& setup, const backend::Groups& normalised) {
+    groups_ = normalised;
     if (this->use_scale) setup.parameter("scale", {in.back()}, init::ones);
     if (has_shift()) setup.parameter("shift", {in.back()}, init::zeros);
     setup.keep(in.elements());
