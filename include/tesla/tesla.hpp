@@ -18,6 +18,7 @@
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/layer/tensor_train_convolution.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>

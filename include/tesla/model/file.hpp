@@ -14,6 +14,7 @@
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
+#include <tesla/layer/tensor_train_convolution.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
@@ -262,6 +263,7 @@ template <class T, class B>
   consider(std::type_identity<layer::Permute>());
   consider(std::type_identity<layer::ZeroPad2D>());
   consider(std::type_identity<layer::UpSample2D>());
+  consider(std::type_identity<layer::TensorTrainConv2D>());
   consider(std::type_identity<layer::Sum>());
   consider(std::type_identity<layer::Concatenate>());
   consider(std::type_identity<layer::SimpleRNN>());
