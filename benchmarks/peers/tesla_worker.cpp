@@ -60,7 +60,7 @@ class Network {
   peers::Data data_;
   std::size_t batch_, features_;
   tesla::Sequential model_;
-  std::vector<tesla::train::AnyCallback<tesla::Sequential>> callbacks_;
+  std::vector<tesla::callback::AnyCallback<tesla::Sequential>> callbacks_;
   double loss_ = 0;
 };
 

@@ -78,11 +78,11 @@ tesla::data::Dataset<> padded(const tesla::data::Dataset<>& digits) {
 
 /// Whether Ctrl-C left the epochs at that.
 bool fit(tesla::Sequential& model, const Options& options, std::size_t epochs, const tesla::data::Split<>& digits) {
-  std::vector<tesla::train::AnyCallback<tesla::Sequential>> callbacks;
+  std::vector<tesla::callback::AnyCallback<tesla::Sequential>> callbacks;
   if (options.budget > 0)
-    callbacks.emplace_back(tesla::train::LowerRanks({.parameters = options.budget,
-                                                     .by_epoch = std::max<std::size_t>(options.epochs * 3 / 10, 1),
-                                                     .verbose = true}));
+    callbacks.emplace_back(tesla::callback::LowerRanks({.parameters = options.budget,
+                                                        .by_epoch = std::max<std::size_t>(options.epochs * 3 / 10, 1),
+                                                        .verbose = true}));
   if (options.model == "sparse") {
     // Until three quarters of all steps, also where the last epochs are a fit of their own.
     const std::size_t batches = (digits.train.size() + options.batch - 1) / options.batch;

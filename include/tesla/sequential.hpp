@@ -23,7 +23,7 @@
 namespace tesla::inline TESLA_TARGET {
 
 template <class T, class B>
-class BasicSequential : public train::Controls<BasicSequential<T, B>> {
+class BasicSequential : public training::Controls<BasicSequential<T, B>> {
  public:
   using Scalar = T;
   using Options = FitOptions<BasicSequential>;
@@ -157,7 +157,7 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
   std::string summary_text(std::size_t batch_size = 32) {
     checked_batch(batch_size, "summary");
     if (!net().built() && net().wanted_input().rank() != 0) build(net().wanted_input());
-    return train::machine_line() + "\n" + model::summary(net(), training_, batch_size);
+    return training::machine_line() + "\n" + model::summary(net(), training_, batch_size);
   }
   /// How layers that have a choice compute a batch, and what else was considered. 0: the batch size of the last fit.
   std::string plan(std::size_t batch_size = 0) {
@@ -196,9 +196,9 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
   model::Training<T, B>& training() { return training_; }
 
  private:
-  using Loader = train::Loader<T, B>;
-  using Scorer = train::Scorer<T, B>;
-  using Event = typename train::AnyCallback<BasicSequential>::Event;
+  using Loader = training::Loader<T, B>;
+  using Scorer = training::Scorer<T, B>;
+  using Event = typename callback::AnyCallback<BasicSequential>::Event;
 
   /// The network; a model that another was made from by moving has none.
   model::Network<T, B>& net() const {
@@ -260,7 +260,7 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
   }
 
   double step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count, Scorer* scorer,
-              const train::Share& share, backend::Memory<T, B>& sums, const train::StepName& name);
+              const training::Share& share, backend::Memory<T, B>& sums, const training::StepName& name);
   void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
 
   std::unique_ptr<model::Network<T, B>> network_;
@@ -270,14 +270,14 @@ class BasicSequential : public train::Controls<BasicSequential<T, B>> {
 
 template <class T, class B>
 double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count,
-                                   Scorer* scorer, const train::Share& share, backend::Memory<T, B>& sums,
-                                   const train::StepName& name) {
+                                   Scorer* scorer, const training::Share& share, backend::Memory<T, B>& sums,
+                                   const training::StepName& name) {
   const FlushSubnormals flush;
   B& backend = net().backend();
   model::Workspace<T>& w = net().workspace(count, true, loader.target_features());
   const backend::Target<T> target = loader.load(backend, w, order, first);
   if (training_.averages_in_place)
-    train::exchange_averages(net(), training_);  // a step is of the parameters themselves
+    training::exchange_averages(net(), training_);  // a step is of the parameters themselves
   net().begin_batch(training_.step, share.first);
   net().forward(w);
   const Panels<const T> y = w.output(net().entries().size() - 1);
@@ -288,7 +288,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
   net().backward(w);
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);
-  train::Update<T, B>(net(), training_, w, sums).run(share, name);
+  training::Update<T, B>(net(), training_, w, sums).run(share, name);
   return loss;
 }
 
@@ -314,7 +314,7 @@ template <class T, class B>
   std::optional<Loader> validation;
   if (options.validation.given()) validation.emplace(options.validation, net(), *training_.loss, "fit: validation ");
   built.keep();
-  train::begin_averages(net(), training_, options.average > 0);
+  training::begin_averages(net(), training_, options.average > 0);
 
   const std::size_t size = loader.size(), batches = (size + batch_size - 1) / batch_size;
   std::vector<std::uint32_t> order(options.shuffle ? size : 0);
@@ -323,16 +323,16 @@ template <class T, class B>
   Scorer scorer(training_.own_metrics(), loader.scope());  // callbacks may call evaluate, which uses the model's
   std::optional<Scorer> validation_scorer;
   if (validation) validation_scorer.emplace(training_.own_metrics(), validation->scope(), "val_");
-  train::Moment<BasicSequential> moment{*this, 0, options.epochs, 0, batches, scores};
+  callback::Moment<BasicSequential> moment{*this, 0, options.epochs, 0, batches, scores};
   moment.warnings = &history.warnings;
   const auto tell = [&](Event event) {
     for (const auto& callback : options.callbacks) callback(event, moment);
   };
   const bool batches_watched = std::any_of(options.callbacks.begin(), options.callbacks.end(),
                                            [](const auto& callback) { return callback.watches_batches(); });
-  const train::Interrupt interrupt(options.stop_on_interrupt);
-  train::Progress progress(options.verbose, options.epochs, size);
-  const train::Grouping grouping{size, batch_size, options.accumulate};
+  const training::Interrupt interrupt(options.stop_on_interrupt);
+  training::Progress progress(options.verbose, options.epochs, size);
+  const training::Grouping grouping{size, batch_size, options.accumulate};
   backend::Memory<T, B> sums;  // of gradients, where a step takes several batches
 
   struct Fitting {
@@ -357,11 +357,11 @@ template <class T, class B>
     for (std::size_t batch = 0; batch < batches && !moment.stop; ++batch) {
       const std::size_t first = batch * batch_size, count = std::min(batch_size, size - first);
       moment.batch = batch + 1;
-      const train::Share share = grouping(batch);
+      const training::Share share = grouping(batch);
       moment.loss = step(loader, options.shuffle ? order.data() : nullptr, first, count, &scorer, share, sums,
                          {"fit", epoch, batch + 1});
       moment.stepped = share.last;
-      if (options.average > 0 && share.last) train::average_parameters(net(), training_, options.average);
+      if (options.average > 0 && share.last) training::average_parameters(net(), training_, options.average);
       if (batches_watched) {
         scorer.write(scores);
         tell(Event::batch_end);
@@ -382,7 +382,7 @@ template <class T, class B>
                          " has left the range of finite numbers; try a smaller learning rate");
     training_.scored = scorer.metrics();
     if (validation) {
-      const train::WithAverages<T, B> averaged(net(), training_);
+      const training::WithAverages<T, B> averaged(net(), training_);
       evaluate(*validation, std::max<std::size_t>(batch_size, 64), *validation_scorer);
       validation_scorer->write(scores);
     }
@@ -397,7 +397,7 @@ template <class T, class B>
     tell(Event::fit_begin);
     for (std::size_t epoch = 1; epoch <= options.epochs && !moment.stop; ++epoch) run_epoch(epoch);
   } catch (...) {
-    train::tell_error(options.callbacks, moment);
+    callback::tell_error(options.callbacks, moment);
     if (!moment.handled) throw;
     history.interrupted = true;
   }
@@ -440,11 +440,11 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
   BuiltFor built = build_for(x, false);
   const std::size_t batch_size = checked_batch(options.batch_size, "predict");
   const std::size_t features = net().output_shape().elements();
-  train::check_input(x, net().input_shape().elements(), "predict: x");
+  training::check_input(x, net().input_shape().elements(), "predict: x");
   if (out.size() != x.samples() * features)
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());
-  train::check_finite<T>(x, "predict: x");
+  training::check_finite<T>(x, "predict: x");
   built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {

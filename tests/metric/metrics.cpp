@@ -143,7 +143,7 @@ TEST_CASE("models and evaluations do not share what a metric has seen", "[metric
   struct Look {
     const Tensor<float>* x;
     const std::vector<std::int32_t>* y;
-    void on_batch_end(train::Moment<Sequential>& moment) { moment.model.evaluate(*x, *y); }
+    void on_batch_end(callback::Moment<Sequential>& moment) { moment.model.evaluate(*x, *y); }
   };
   const auto history = one.fit(x, y, {.epochs = 2, .batch_size = 1, .callbacks = {Look{&small, &label}}, .verbose = 0});
   CHECK(history["recall"] == std::vector<double>{0.75, 0.75});

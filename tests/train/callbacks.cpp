@@ -10,7 +10,7 @@
 
 using tesla::Dense;
 using tesla::Sequential;
-using Moment = tesla::train::Moment<Sequential>;
+using Moment = tesla::callback::Moment<Sequential>;
 
 namespace {
 
@@ -82,7 +82,7 @@ Sequential made() {
   return model;
 }
 
-Sequential::Options options(std::vector<tesla::train::AnyCallback<Sequential>> callbacks, std::size_t epochs = 2) {
+Sequential::Options options(std::vector<tesla::callback::AnyCallback<Sequential>> callbacks, std::size_t epochs = 2) {
   return {.epochs = epochs, .batch_size = 10, .callbacks = std::move(callbacks), .verbose = 0};
 }
 

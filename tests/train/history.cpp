@@ -52,7 +52,7 @@ struct OrderRecorder {
   std::vector<std::vector<std::size_t>>* batches;
   std::vector<float> before = std::vector<float>(OneWeightEach::count, 0.0F);
 
-  void on_batch_end(tesla::train::Moment<Sequential>&) {
+  void on_batch_end(tesla::callback::Moment<Sequential>&) {
     const auto now = problem->weights();
     batches->emplace_back();
     for (std::size_t i = 0; i < now.size(); ++i)

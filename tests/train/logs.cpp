@@ -32,7 +32,7 @@ Sequential made(const auto& optimizer) {
 }
 Sequential made() { return made(tesla::optim::SGD({.learning_rate = 0.1, .momentum = 0.9})); }
 
-Sequential::Options options(std::vector<tesla::train::AnyCallback<Sequential>> callbacks, std::size_t epochs = 2) {
+Sequential::Options options(std::vector<tesla::callback::AnyCallback<Sequential>> callbacks, std::size_t epochs = 2) {
   return {.epochs = epochs, .batch_size = 10, .callbacks = std::move(callbacks), .verbose = 0};
 }
 

@@ -41,7 +41,7 @@ struct Keeper {
   void on_epoch_end(auto& m) { bits->push_back(parameter_bits(m.model)); }
 };
 
-Sequential::Options options(std::vector<tesla::train::AnyCallback<Sequential>> callbacks, std::size_t epochs) {
+Sequential::Options options(std::vector<tesla::callback::AnyCallback<Sequential>> callbacks, std::size_t epochs) {
   return {.epochs = epochs, .batch_size = 10, .callbacks = std::move(callbacks), .verbose = 0};
 }
 
@@ -119,7 +119,7 @@ TEST_CASE("EarlyStopping says so where the parameters have had other shapes sinc
   model.compile(tesla::optim::Adam(), tesla::loss::SparseCategoricalCrossEntropy());
   const auto history = model.fit(x, y,
                                  options({Scripted{"val_loss", {1, 2, 3}}, callback::EarlyStopping({.patience = 2}),
-                                          tesla::train::LowerRanks({.parameters = 10, .by_epoch = 2})},
+                                          tesla::callback::LowerRanks({.parameters = 10, .by_epoch = 2})},
                                          3));
   REQUIRE(history.warnings.size() == 1);
   CHECK_THAT(history.warnings[0], Catch::Contains("EarlyStopping"));
@@ -129,7 +129,7 @@ TEST_CASE("EarlyStopping says so where the parameters have had other shapes sinc
 TEST_CASE("a score that is not there is an error that names those that are", "[monitors]") {
   for (const int kind : {0, 1, 2}) {
     Sequential model = made();
-    tesla::train::AnyCallback<Sequential> watching = callback::EarlyStopping({.monitor = "val_accuracy"});
+    tesla::callback::AnyCallback<Sequential> watching = callback::EarlyStopping({.monitor = "val_accuracy"});
     if (kind == 1) watching = callback::Checkpoint({.path = "never", .monitor = "val_accuracy"});
     if (kind == 2) watching = callback::ReduceOnPlateau({.monitor = "val_accuracy"});
     check_raises<UsageError>([&] { model.fit(x, y, options({watching}, 2)); },
@@ -230,7 +230,7 @@ TEST_CASE("options of callbacks out of range are refused", "[monitors]") {
   Sequential bare;
   check_raises<UsageError>([&] { bare.learning_rate(); }, {"learning_rate", "compile"});
   // All of them can be had without options.
-  const std::vector<tesla::train::AnyCallback<Sequential>> all{
+  const std::vector<tesla::callback::AnyCallback<Sequential>> all{
       callback::EarlyStopping(), callback::Checkpoint(), callback::ReduceOnPlateau(),
       callback::CsvLog(),        callback::JsonLines(),  callback::LearningRateFinder()};
   CHECK(all.size() == 6);

@@ -266,7 +266,7 @@ TEST_CASE("averages keep up with parameters that change their places", "[fit opt
             {.epochs = 20,
              .batch_size = 5,
              .callbacks = {tesla::sparse::SET({.fraction = 0.2}),
-                           tesla::train::LowerRanks({.parameters = 40, .by_epoch = 3})},
+                           tesla::callback::LowerRanks({.parameters = 40, .by_epoch = 3})},
              .verbose = 0,
              .average = 0.9});
   // The last epochs change little, so an average that belongs to the parameters is near them.
@@ -281,7 +281,7 @@ TEST_CASE("averages keep up with parameters that change their places", "[fit opt
   rounded.fit(x, y, {.epochs = 50, .batch_size = 15, .verbose = 0, .average = 0.5});
   rounded.fit(
       x, y,
-      {.batch_size = 15, .callbacks = {tesla::train::LowerRanks({.parameters = 60})}, .verbose = 0, .average = 0.5});
+      {.batch_size = 15, .callbacks = {tesla::callback::LowerRanks({.parameters = 60})}, .verbose = 0, .average = 0.5});
   const auto values = rounded.predict(x);
   rounded.use_average();
   const auto averages = rounded.predict(x);

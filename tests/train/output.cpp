@@ -75,7 +75,7 @@ const auto x = normal_numbers({25, 4}, 1);
 const auto y = labels_below(3, 25, 2);
 
 struct Raiser {
-  void on_batch_end(tesla::train::Moment<Sequential>&) { std::raise(SIGINT); }
+  void on_batch_end(tesla::callback::Moment<Sequential>&) { std::raise(SIGINT); }
 };
 
 struct Training {

@@ -36,13 +36,13 @@ TEST_CASE("lower ranks: to a budget, and training goes on", "[train]") {
     std::vector<std::size_t> counts;
     struct Count {
       std::vector<std::size_t>* counts;
-      void on_epoch_end(train::Moment<Sequential>& m) { counts->push_back(count_cores(m.model)); }
+      void on_epoch_end(callback::Moment<Sequential>& m) { counts->push_back(count_cores(m.model)); }
     };
-    const History history =
-        model.fit(digits.train, {.epochs = 6,
-                                 .batch_size = 50,
-                                 .callbacks = {train::LowerRanks({.parameters = 1500, .by_epoch = 4}), Count{&counts}},
-                                 .verbose = 0});
+    const History history = model.fit(
+        digits.train, {.epochs = 6,
+                       .batch_size = 50,
+                       .callbacks = {callback::LowerRanks({.parameters = 1500, .by_epoch = 4}), Count{&counts}},
+                       .verbose = 0});
     REQUIRE(before > 6000);
     for (std::size_t e = 1; e < 4; ++e) REQUIRE(counts[e] < counts[e - 1]);
     REQUIRE(counts[3] <= 1500);
@@ -62,8 +62,8 @@ TEST_CASE("lower ranks: to a tolerance, the model computes nearly the same", "[t
   std::vector<Shape> seen;
   struct Round {
     std::vector<Shape>* seen;
-    train::LowerRanks lower{{.tolerance = 0.02}};
-    void on_epoch_begin(train::Moment<Sequential>& m) {
+    callback::LowerRanks lower{{.tolerance = 0.02}};
+    void on_epoch_begin(callback::Moment<Sequential>& m) {
       lower.on_epoch_end(m);
       seen->push_back(m.model.layer<TensorTrain>("first").ranks);
       m.stop = true;
@@ -93,7 +93,7 @@ TEST_CASE("lower ranks: the optimizer's state goes along", "[train]") {
       const network::Balance balance(cores);
       const auto factors = balance.factors(cores, {4});
       const std::vector<bool> squares;
-      train::detail::Recast(net, 0, squares).put({4}, [&](const auto& c, network::Balance::Kind kind) {
+      callback::detail::Recast(net, 0, squares).put({4}, [&](const auto& c, network::Balance::Kind kind) {
         return balance.cut(c, {4}, kind, factors);
       });
     }
@@ -117,7 +117,7 @@ TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
     model.fit(digits.train,
               {.epochs = 3,
                .batch_size = 50,
-               .callbacks = {train::RaiseRanks({.by = 2, .at_most = 5, .batches = 4, .threshold = threshold})},
+               .callbacks = {callback::RaiseRanks({.by = 2, .at_most = 5, .batches = 4, .threshold = threshold})},
                .verbose = 0});
     return model.layer<TensorTrain>("first").shape().ranks;
   };
@@ -132,8 +132,8 @@ TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
   struct Look {
     const Tensor<float>* x;
     Tensor<float>* out;
-    train::RaiseRanks raise{{.by = 2}};
-    void on_epoch_begin(train::Moment<Sequential>& m) {
+    callback::RaiseRanks raise{{.by = 2}};
+    void on_epoch_begin(callback::Moment<Sequential>& m) {
       raise.on_epoch_begin(m);
       *out = m.model.predict(*x);
       raise.on_fit_end(m);
@@ -147,23 +147,23 @@ TEST_CASE("raise ranks: only where the gradient asks for it", "[train]") {
 }
 
 TEST_CASE("ranks: options that make no sense", "[train][errors]") {
-  REQUIRE_THROWS_WITH(train::LowerRanks({}), Catch::Contains(".parameters, the budget of all cores, or .tolerance"));
-  REQUIRE_THROWS_AS(train::LowerRanks({.tolerance = 1.5}), UsageError);
-  REQUIRE_THROWS_AS(train::LowerRanks({.tolerance = std::numeric_limits<double>::quiet_NaN()}), UsageError);
-  REQUIRE_THROWS_AS(train::LowerRanks({.parameters = 10, .every = 0}), UsageError);
-  REQUIRE_THROWS_AS(train::RaiseRanks({.by = 0}), UsageError);
-  REQUIRE_THROWS_AS(train::RaiseRanks({.threshold = -1}), UsageError);
+  REQUIRE_THROWS_WITH(callback::LowerRanks({}), Catch::Contains(".parameters, the budget of all cores, or .tolerance"));
+  REQUIRE_THROWS_AS(callback::LowerRanks({.tolerance = 1.5}), UsageError);
+  REQUIRE_THROWS_AS(callback::LowerRanks({.tolerance = std::numeric_limits<double>::quiet_NaN()}), UsageError);
+  REQUIRE_THROWS_AS(callback::LowerRanks({.parameters = 10, .every = 0}), UsageError);
+  REQUIRE_THROWS_AS(callback::RaiseRanks({.by = 0}), UsageError);
+  REQUIRE_THROWS_AS(callback::RaiseRanks({.threshold = -1}), UsageError);
 
   const auto digits = data::digits({.train = 100, .test = 10});
-  const auto fit = [&](Sequential& model, const train::AnyCallback<Sequential>& callback) {
+  const auto fit = [&](Sequential& model, const callback::AnyCallback<Sequential>& callback) {
     model.fit(digits.train, {.epochs = 1, .callbacks = {callback}, .verbose = 0});
   };
   Sequential model = model_of(3);
-  REQUIRE_THROWS_WITH(fit(model, train::LowerRanks({.parameters = 100})), Catch::Contains("even at ranks of 1"));
+  REQUIRE_THROWS_WITH(fit(model, callback::LowerRanks({.parameters = 100})), Catch::Contains("even at ranks of 1"));
   Sequential dense(Dense({.units = 10}));
   dense.compile(optim::SGD(), loss::SparseCategoricalCrossEntropy());
-  REQUIRE_THROWS_WITH(fit(dense, train::LowerRanks({.parameters = 9000})), Catch::Contains("no TensorTrain layers"));
-  REQUIRE_THROWS_WITH(fit(dense, train::RaiseRanks()), Catch::Contains("no TensorTrain layers"));
+  REQUIRE_THROWS_WITH(fit(dense, callback::LowerRanks({.parameters = 9000})), Catch::Contains("no TensorTrain layers"));
+  REQUIRE_THROWS_WITH(fit(dense, callback::RaiseRanks()), Catch::Contains("no TensorTrain layers"));
 }
 
 TEST_CASE("ranks: twice two epochs are the same as four", "[train]") {
@@ -173,7 +173,7 @@ TEST_CASE("ranks: twice two epochs are the same as four", "[train]") {
     for (const std::size_t epochs : parts)
       model.fit(
           digits.train,
-          {.epochs = epochs, .callbacks = {train::LowerRanks({.parameters = 2000, .by_epoch = 4})}, .verbose = 0});
+          {.epochs = epochs, .callbacks = {callback::LowerRanks({.parameters = 2000, .by_epoch = 4})}, .verbose = 0});
     REQUIRE(count_cores(model) <= 2000);
     return model.predict(digits.test.x());
   };

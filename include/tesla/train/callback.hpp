@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::callback {
 
 /// Where training stands when a callback is called.
 template <class Model>
@@ -101,4 +101,4 @@ template <class Model>
   }
 }
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::callback

@@ -16,7 +16,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 /// Which step an error happened in.
 struct StepName {
@@ -112,4 +112,4 @@ template <class T>
                       " gives ", x.features(), "; for one sample of them use view(x, {1, ", features, "})");
 }
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

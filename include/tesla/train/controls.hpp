@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 /// The members that a model of this type gets. It has network() and training().
 template <class Model>
@@ -58,4 +58,4 @@ class Controls {
   }
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

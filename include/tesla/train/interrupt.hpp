@@ -5,7 +5,7 @@
 
 #include <csignal>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 class Interrupt {
  public:
@@ -31,4 +31,4 @@ class Interrupt {
   void (*previous_)(int) = SIG_DFL;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 /// Checks a set of samples against a model and a loss once, then loads batch after batch.
 template <class T, class B>
@@ -202,4 +202,4 @@ class Scorer {
   std::vector<T> predictions_, targets_;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

@@ -90,11 +90,11 @@ struct CsvLog : CsvLogOptions {
       : CsvLogOptions(options), file_(std::make_shared<detail::LineFile>("CsvLog", options.path, options.append)) {}
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(Moment<Model>& m) {
     epochs_ = m.model.training().epochs;
   }
   template <class Model>
-  void on_epoch_end(train::Moment<Model>& m) {
+  void on_epoch_end(Moment<Model>& m) {
     add(epochs_ + m.epoch, m.scores);
     if (const std::string problem = file_->flush(); !problem.empty()) m.warn(file_->told(problem));
   }
@@ -129,11 +129,11 @@ struct JsonLines : JsonLinesOptions {
         file_(std::make_shared<detail::LineFile>("JsonLines", options.path, options.append)) {}
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(Moment<Model>& m) {
     epochs_ = m.model.training().epochs;
   }
   template <class Model>
-  void on_epoch_end(train::Moment<Model>& m) {
+  void on_epoch_end(Moment<Model>& m) {
     add(epochs_ + m.epoch, m.scores);
     if (const std::string problem = file_->flush(); !problem.empty()) m.warn(file_->told(problem));
   }

@@ -99,12 +99,12 @@ struct EarlyStopping : EarlyStoppingOptions {
       : EarlyStoppingOptions(options), watch_("EarlyStopping", options.monitor, options.mode, options.min_delta) {}
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(Moment<Model>& m) {
     if (state_->structure != m.model.network().structure()) *state_ = {};
     state_->waited = state_->stopped_epoch = 0;
   }
   template <class Model>
-  void on_epoch_end(train::Moment<Model>& m) {
+  void on_epoch_end(Moment<Model>& m) {
     state_->structure = m.model.network().structure();
     if (m.epoch <= start_from) return;
     if (watch_.improves(m.scores, state_->best)) {
@@ -118,7 +118,7 @@ struct EarlyStopping : EarlyStoppingOptions {
     }
   }
   template <class Model>
-  void on_fit_end(train::Moment<Model>& m) {
+  void on_fit_end(Moment<Model>& m) {
     if (!restore_best || state_->parameters.empty()) return;
     if (state_->waited > 0 && !state_->parameters.put(m.model.network()))
       m.warn("EarlyStopping: the parameters have had other shapes since the best epoch; the last ones stay");
@@ -132,7 +132,7 @@ struct EarlyStopping : EarlyStoppingOptions {
 
  private:
   struct State : detail::Watched {
-    train::Snapshot parameters;
+    training::Snapshot parameters;
   };
   detail::Watch watch_;
   std::shared_ptr<State> state_ = std::make_shared<State>();
@@ -155,7 +155,7 @@ struct Checkpoint : CheckpointOptions {
   }
 
   template <class Model>
-  [[gnu::cold]] void on_epoch_end(train::Moment<Model>& m) {
+  [[gnu::cold]] void on_epoch_end(Moment<Model>& m) {
     if (best_only && !watch_.improves(m.scores, state_->best)) return;
     std::string file = path;
     for (std::size_t at; (at = file.find("{epoch}")) != file.npos;)
@@ -205,14 +205,14 @@ struct ReduceOnPlateau : ReduceOnPlateauOptions {
   }
 
   template <class Model>
-  [[gnu::cold]] void on_fit_begin(train::Moment<Model>& m) {
+  [[gnu::cold]] void on_fit_begin(Moment<Model>& m) {
     if (!m.model.training().optimizer->facts().has_rate)
       raise<UsageError>("ReduceOnPlateau: the optimizer ", m.model.training().optimizer->facts().kind,
                         " has no .learning_rate");
     if (state_->structure != m.model.network().structure()) *state_ = {};
   }
   template <class Model>
-  [[gnu::cold]] void on_epoch_end(train::Moment<Model>& m) {
+  [[gnu::cold]] void on_epoch_end(Moment<Model>& m) {
     state_->structure = m.model.network().structure();
     if (state_->cooling > 0) --state_->cooling, state_->waited = 0;
     if (watch_.improves(m.scores, state_->best)) {

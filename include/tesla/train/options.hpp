@@ -29,7 +29,7 @@ struct FitOptions {
   std::uint64_t seed = 0;         // of the shuffling
   data::Samples validation = {};  // a dataset, or {x, y}: evaluated after each epoch
   ArrayView sample_weight = {};   // one weight a sample, multiplied onto its loss
-  std::vector<train::AnyCallback<Model>> callbacks = {};
+  std::vector<callback::AnyCallback<Model>> callbacks = {};
   int verbose = 1;                        // 0 silent, 1 a bar on a terminal and else a line an epoch, 2 a line an epoch
   bool stop_on_interrupt = false;         // Ctrl-C ends training after the batch, with the history so far
   std::vector<double> class_weight = {};  // one weight a class, multiplied onto the loss of its samples

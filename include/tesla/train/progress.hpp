@@ -10,7 +10,7 @@
 
 #include <unistd.h>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 /// "vectors of 512 bits (avx512), 2 threads", with a hint when the processor has more than the build uses.
 [[gnu::cold]] inline std::string machine_line() {
@@ -113,4 +113,4 @@ class Progress {
   Clock::time_point start_, last_;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::callback {
 
 namespace detail {
 
@@ -272,4 +272,4 @@ struct RaiseRanks : RaiseRanksOptions {
   std::size_t seen_ = 0;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::callback

@@ -37,7 +37,7 @@ struct LearningRateFinder : LearningRateFinderOptions {
   }
 
   template <class Model>
-  [[gnu::cold]] void on_fit_begin(train::Moment<Model>& m) {
+  [[gnu::cold]] void on_fit_begin(Moment<Model>& m) {
     auto& training = m.model.training();
     if (!training.optimizer->facts().has_rate)
       raise<UsageError>("LearningRateFinder: the optimizer ", training.optimizer->facts().kind,
@@ -49,7 +49,7 @@ struct LearningRateFinder : LearningRateFinderOptions {
     training.rate = from;
   }
   template <class Model>
-  void on_batch_end(train::Moment<Model>& m) {
+  void on_batch_end(Moment<Model>& m) {
     if (!state_->searching) return;
     state_->sum += m.loss, ++state_->batches;
     if (!m.stepped) return;
@@ -58,12 +58,12 @@ struct LearningRateFinder : LearningRateFinderOptions {
         from * std::pow(to / from, static_cast<double>(state_->points.size()) / static_cast<double>(steps - 1));
   }
   template <class Model>
-  void on_fit_end(train::Moment<Model>& m) {
+  void on_fit_end(Moment<Model>& m) {
     restore(m);
   }
   /// A loss or a gradient beyond all numbers is the end of the search, not of the program.
   template <class Model>
-  void on_error(train::Moment<Model>& m) {
+  void on_error(Moment<Model>& m) {
     if (!restore(m) || state_->points.empty()) return;
     try {
       throw;
@@ -80,7 +80,7 @@ struct LearningRateFinder : LearningRateFinderOptions {
 
  private:
   struct State {
-    train::Snapshot saved;
+    training::Snapshot saved;
     std::size_t step = 0, epochs = 0, averaged = 0;
     bool searching = false;
     double sum = 0;  // of the losses of one step
@@ -100,7 +100,7 @@ struct LearningRateFinder : LearningRateFinderOptions {
   };
 
   template <class Model>
-  [[gnu::cold]] bool restore(train::Moment<Model>& m) {
+  [[gnu::cold]] bool restore(Moment<Model>& m) {
     if (!state_->searching) return false;
     state_->searching = false;
     auto& training = m.model.training();

@@ -91,18 +91,18 @@ class Rewirer {
   }
 
   template <class Model, class F>
-  void each_layer(train::Moment<Model>& m, const F& f) const {
+  void each_layer(callback::Moment<Model>& m, const F& f) const {
     each_sparse_layer(m.model.network(), who_, f);
   }
   template <class Model>
-  void need_layers(train::Moment<Model>& m) const {
+  void need_layers(callback::Moment<Model>& m) const {
     each_layer(m, [](std::size_t, const auto&) {});
   }
 
   /// The step with which a schedule ends that may be given, by default after three quarters of a fit; something has to
   /// come before that.
   template <class Model>
-  std::size_t end_of(train::Moment<Model>& m, std::size_t until, std::size_t first_due, std::size_t every) const {
+  std::size_t end_of(callback::Moment<Model>& m, std::size_t until, std::size_t first_due, std::size_t every) const {
     if (until != 0) return until;
     const std::size_t end = m.model.training().step + m.epochs * m.batches * 3 / 4;
     if (first_due >= end)
@@ -131,14 +131,14 @@ struct RigL : RigLOptions, detail::Rewirer {
       : RigLOptions(options), Rewirer("RigL", options.every, "drop_fraction", options.drop_fraction) {}
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(callback::Moment<Model>& m) {
     need_layers(m);
     end_ = end_of(m, until, (m.model.training().step / every + 1) * every, every);
     look(m);
   }
 
   template <class Model>
-  void on_batch_end(train::Moment<Model>& m) {
+  void on_batch_end(callback::Moment<Model>& m) {
     const std::size_t step = m.model.training().step;
     if (m.stepped && due(step)) {
       each_layer(m, [&](std::size_t place, layer::SparseDense& layer) {
@@ -151,7 +151,7 @@ struct RigL : RigLOptions, detail::Rewirer {
   }
 
   template <class Model>
-  void on_fit_end(train::Moment<Model>& m) {
+  void on_fit_end(callback::Moment<Model>& m) {
     each_layer(m, [](std::size_t, layer::SparseDense& layer) { layer.look_for_growth(0); });
   }
 
@@ -160,7 +160,7 @@ struct RigL : RigLOptions, detail::Rewirer {
 
   /// Before a step that rewires, its backward pass is told to look for what to grow.
   template <class Model>
-  void look(train::Moment<Model>& m) {
+  void look(callback::Moment<Model>& m) {
     const std::size_t next = m.model.training().step + 1;
     if (!due(next)) return;
     const double share =
@@ -186,12 +186,12 @@ struct SET : SETOptions, detail::Rewirer {
   SET(SETOptions options = {}) : SETOptions(options), Rewirer("SET", options.every, "fraction", options.fraction) {}
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(callback::Moment<Model>& m) {
     need_layers(m);
   }
 
   template <class Model>
-  void on_epoch_end(train::Moment<Model>& m) {
+  void on_epoch_end(callback::Moment<Model>& m) {
     const std::size_t epoch = m.model.training().epochs;
     if (epoch % every != 0 || (until != 0 && epoch > until)) return;
     each_layer(m, [&](std::size_t place, const auto&) {
@@ -224,13 +224,13 @@ struct GradualPruning : GradualPruningOptions, detail::Rewirer {
   }
 
   template <class Model>
-  void on_fit_begin(train::Moment<Model>& m) {
+  void on_fit_begin(callback::Moment<Model>& m) {
     need_layers(m);
     end_ = end_of(m, until, begin + every, every);
   }
 
   template <class Model>
-  void on_batch_end(train::Moment<Model>& m) {
+  void on_batch_end(callback::Moment<Model>& m) {
     const std::size_t step = m.model.training().step;
     if (!m.stepped || step < begin || step > end_ || ((step - begin) % every != 0 && step != end_)) return;
     const double left = 1 - static_cast<double>(step - begin) / static_cast<double>(end_ - begin);

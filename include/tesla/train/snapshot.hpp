@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 class Snapshot {
  public:
@@ -57,4 +57,4 @@ class Snapshot {
   bool with_optimizer_ = false;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training

@@ -11,7 +11,7 @@
 #include <span>
 #include <utility>
 
-namespace tesla::inline TESLA_TARGET::train {
+namespace tesla::inline TESLA_TARGET::training {
 
 /// The part that a batch has in a step of the optimizer.
 struct Share {
@@ -204,4 +204,4 @@ class WithAverages {
   bool exchanged_;
 };
 
-}  // namespace tesla::inline TESLA_TARGET::train
+}  // namespace tesla::inline TESLA_TARGET::training
