@@ -3,7 +3,6 @@
 
 #include <tesla/backend/cpu/cpu.hpp>
 #include <tesla/core/random.hpp>
-#include <tesla/layer/dense.hpp>
 #include <tesla/model/network.hpp>
 #include <tesla/optimizer/sgd.hpp>
 
@@ -13,10 +12,25 @@ class OneLayer {
  public:
   enum Passes { forward, both, step };
 
+  /// In front stands a layer that learns, so that the gradient by the input is wanted.
+  struct Front {
+    static constexpr std::string_view kind = "Front";
+    tesla::Shape shape;
+    tesla::Shape setup(const tesla::Shape&, tesla::layer::Setup& setup) const {
+      setup.parameter("unused", {1}, tesla::init::zeros);
+      return shape;
+    }
+    void forward(const auto&...) const {}
+    void backward(const auto&...) const {}
+  };
+
   template <class L>
-  OneLayer(L layer, std::size_t in, std::size_t batch, Passes passes) : net_(0), batch_(batch), passes_(passes) {
-    // In front stands a layer that learns, so that the gradient by the input is wanted.
-    net_.add(tesla::layer::Dense({.units = in}));
+  OneLayer(L layer, std::size_t in, std::size_t batch, Passes passes)
+      : OneLayer(std::move(layer), tesla::Shape{in}, batch, passes) {}
+  template <class L>
+  OneLayer(L layer, const tesla::Shape& in, std::size_t batch, Passes passes)
+      : net_(0), batch_(batch), passes_(passes) {
+    net_.add(Front{in});
     net_.add(std::move(layer));
     net_.build({1});
     if (passes == step) net_.store().allocate_slots(1);

@@ -70,6 +70,20 @@ TEMPLATE_TEST_CASE("recurrent layers: gradients", "[layer][recurrent][gradients]
       }
 }
 
+TEST_CASE("recurrent layers: gradients that are summed in several parts", "[layer][recurrent][gradients]") {
+  for (const bool both : {false, true}) {
+    const RecurrentOptions options{.units = 24, .return_sequences = both, .bidirectional = both};
+    each_kind(options, [&](const auto& layer) {
+      INFO(layer.kind << ", both ways " << both);
+      DoubleOnCpu model(SequentialOptions{.seed = 5});
+      model.add_layer(layer);
+      model.build({30, 2});
+      const auto x = random_sequences<double>(70, 30, 2, false, 0);
+      layer_test::check_gradients(std::move(model), x, outputs_of(options, 30));
+    });
+  }
+}
+
 TEMPLATE_TEST_CASE("recurrent layers: outputs, gradients and ten steps are PyTorch's", "[layer][recurrent][pytorch]",
                    FloatOnCpu, DoubleOnCpu, DoubleOnReference) {
   using T = typename TestType::Scalar;

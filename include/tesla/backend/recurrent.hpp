@@ -110,8 +110,8 @@ struct StepPanels {
   explicit operator bool() const { return data != nullptr; }
 };
 
-/// One direction of a recurrent layer. Before the forward walk `gates` holds the input's share of them, rows
-/// [0, weights * units) of each step, and the backward walk leaves the gradients by the gates there.
+/// One direction of a recurrent layer. Before a walk forward without inputs `gates` holds the input's share of them,
+/// rows [0, weights * units) of each step; a walk back leaves the gradients by the gates there.
 template <class T>
 struct Recurrence {
   std::size_t units = 0, steps = 0, batch = 0, lanes = 1;
@@ -121,10 +121,18 @@ struct Recurrence {
   StepPanels<T> gates = {};  // rows * units
   StepPanels<T> hidden = {}, state = {};
   StepPanels<const T> mask = {};  // one row of 0 and 1; at 0 a step keeps the state
-  // The backward walk: the gradient by the outputs, of each step or of the last one, and memory of [panel][unit][lane].
+  // Inputs, where the walk multiplies them: for backends with kernels.
+  StepPanels<const T> x = {};
+  Matrix<T> input_weight = {};
+  const T* input_bias = nullptr;
+  // The walk back: the gradient by the outputs, of each step or of the last one, memory of [panel][unit][lane] that
+  // goes from call to call, and the gradient by the inputs, if it is wanted here.
   StepPanels<const T> dy = {};
   bool every_step = false;
   T *dh = nullptr, *dstate = nullptr;
+  StepPanels<T> dx = {};
+  bool add_dx = false;
+  std::size_t begin = 0, end = 0;  // which steps, in the order of the walk forward
 
   std::size_t panels() const { return (batch + lanes - 1) / lanes; }
   std::size_t live(std::size_t p) const { return p + 1 == panels() ? batch - p * lanes : lanes; }

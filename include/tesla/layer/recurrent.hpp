@@ -74,17 +74,16 @@ struct Recurring : RecurrentOptions {
     const Room<T> room = room_of(pass, x);
     if (masking) make_mask(pass, x, room);
     for (std::size_t d = 0; d < directions(); ++d) {
-      const backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
-      project(pass, x, r.gates, d);
-      if constexpr (has_kernels<T, B>) {
-        if (x.lanes > 1) {
-          B::template Recurrent<T>::template forward<Cell>(r);
-          end(pass, r, y, d);
-          continue;
-        }
+      backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
+      r.end = steps_;
+      if (walks_by_kernels<T, B>(x.lanes)) {
+        give_inputs(pass, r, x, d);
+        if constexpr (has_kernels<T, B>) B::template Recurrent<T>::template forward<Cell>(r);
+      } else {
+        project(pass, x, r.gates, d);
+        StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).forward();
       }
-      StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).forward();
-      end(pass, r, y, d);
+      if (!return_sequences) keep_last(pass, r, y, d);
     }
   }
 
@@ -92,22 +91,27 @@ struct Recurring : RecurrentOptions {
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     const Room<T> room = room_of(pass, x);
     const std::size_t outputs = directions() * units;
-    rows_of(pass.backend, x, steps_, features_, room.x_rows);
-    const Panels<const T> hidden =
-        return_sequences ? Panels<const T>(y) : Panels<const T>{room.hidden, steps_ * outputs, x.batch, x.lanes};
-    rows_of(pass.backend, hidden, steps_, outputs, room.hidden_rows);
     for (std::size_t d = 0; d < directions(); ++d) {
       backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
       r.every_step = return_sequences;
       r.dy = {dy.data + d * units * dy.lanes, dy.stride(), return_sequences ? outputs * dy.lanes : 0, steps_};
       r.dh = room.dh, r.dstate = room.dstate;
-      bool done = false;
-      if constexpr (has_kernels<T, B>) {
-        if (x.lanes > 1) B::template Recurrent<T>::template backward<Cell>(r), done = true;
+      const bool kernels = walks_by_kernels<T, B>(x.lanes);
+      if (kernels) {
+        give_inputs(pass, r, x, d);
+        if (dx) r.dx = steps_of(dx), r.add_dx = d == 1;
       }
-      if (!done) StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).backward();
-      sum_gradients(pass, x, room, r, d);
-      if (dx) input_gradient(pass, r.gates, dx, d);
+      // Some steps at a time, whose gradients are in the cache when those of the weights are summed.
+      const std::size_t most = steps_at_once<T>(r);
+      for (r.end = steps_; r.end > 0; r.end = r.begin) {
+        r.begin = r.end - std::min(most, r.end);
+        if constexpr (has_kernels<T, B>) {
+          if (kernels) B::template Recurrent<T>::template backward<Cell>(r);
+        }
+        if (!kernels) StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).backward();
+        sum_gradients(pass, x, room, r, d);
+      }
+      if (dx && !kernels) input_gradient(pass, r.gates, dx, d);
     }
   }
 
@@ -130,6 +134,10 @@ struct Recurring : RecurrentOptions {
   static constexpr bool has_kernels = requires {
     typename B::template Recurrent<T>;
   };
+  template <class T, class B>
+  static bool walks_by_kernels(std::size_t lanes) {
+    return has_kernels<T, B> && lanes > 1;
+  }
   static constexpr std::size_t rows = Cell::rows;
   static std::ptrdiff_t signed_(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
@@ -175,11 +183,14 @@ struct Recurring : RecurrentOptions {
     if (masking) room.mask = lasting(all), room.differs = passing(features_ * all);
     if (training) {
       room.dh = passing(units * samples), room.dstate = passing(units * samples);
-      room.x_rows = passing(all * backend::row_stride<T>(features_));
-      room.hidden_rows = passing(all * backend::row_stride<T>(outputs) + units + line);  // columns may end beyond them
+      backend::Recurrence<T> r;
+      r.units = units, r.steps = steps_, r.batch = batch, r.lanes = lanes;
+      const std::size_t now = samples * steps_at_once<T>(r);
+      room.x_rows = passing(now * backend::row_stride<T>(features_));
+      room.hidden_rows = passing(now * backend::row_stride<T>(units));
     }
-    room.sums = passing(rows * units + 1);
-    if (!has_kernels<T, B> || lanes == 1) room.temporaries = passing(StepByStep<Cell, T, B>::memory(units, lanes));
+    room.sums = passing(rows * units + line);
+    if (!walks_by_kernels<T, B>(lanes)) room.temporaries = passing(StepByStep<Cell, T, B>::memory(units, lanes));
     return room;
   }
   template <class T, class B>
@@ -254,60 +265,96 @@ struct Recurring : RecurrentOptions {
     });
   }
 
-  /// Panels of steps as rows, one for each step of each lane.
+  template <class T>
+  backend::StepPanels<T> steps_of(Panels<T> p) const {
+    return {p.data, p.stride(), p.stride() / steps_, steps_};
+  }
   template <class T, class B>
-  static void rows_of(B& backend, Panels<const T> from, std::size_t steps, std::size_t features, T* to) {
-    const std::size_t stride = backend::row_stride<T>(features), all = from.panels() * from.lanes * steps;
-    if (from.lanes > 1)
-      return backend.transpose(Panels<const T>{from.data, features, all, from.lanes},
-                               backend::Matrix<T>{to, all, features, stride});
-    for (std::size_t t = 0; t < steps; ++t)
-      backend.map([](auto v) { return v; }, Panels<T>{to + t * stride, features, 1, 1},
-                  Panels<const T>{from.data + t * features, features, 1, 1});
+  void give_inputs(const Pass<T, B>& pass, backend::Recurrence<T>& r, Panels<const T> x, std::size_t d) const {
+    const std::size_t first = d * parameters();
+    r.x = steps_of(x), r.input_weight = pass.weight(first);
+    if (use_bias) r.input_bias = pass.parameter(first + 2).data;
+  }
+  /// How many steps' gradients fit the second-level cache, but enough for the products that sum them.
+  template <class T>
+  std::size_t steps_at_once(const backend::Recurrence<T>& r) const {
+    constexpr std::size_t bytes = std::size_t{512} << 10, samples = 256;
+    const std::size_t all = r.panels() * r.lanes;
+    return std::clamp<std::size_t>(std::max(bytes / (all * rows * units * sizeof(T)), (samples + all - 1) / all), 1,
+                                   steps_);
   }
 
-  /// Gradients of weights: sums over all steps and samples.
+  /// Steps of a panel as rows, one for each step of each lane.
+  template <class T, class B>
+  static void rows_of(B& backend, const backend::StepPanels<const T>& from, std::size_t panel, std::size_t first,
+                      std::size_t count, std::size_t features, std::size_t lanes, T* to) {
+    const std::size_t stride = backend::row_stride<T>(features), together = from.step == features * lanes ? count : 1;
+    const auto same = [](auto v) { return v; };
+    for (std::size_t t = 0; t<count; t += lanes> 1 ? together : 1) {
+      const T* const at = from.at(panel, first + t);
+      T* const rows = to + t * lanes * stride;
+      if (lanes > 1)
+        backend.transpose(Panels<const T>{at, features, together * lanes, lanes},
+                          backend::Matrix<T>{rows, together * lanes, features, stride});
+      else
+        backend.map(same, Panels<T>{rows, features, 1, 1}, Panels<const T>{at, features, 1, 1});
+    }
+  }
+
+  /// Adds the steps of a walk back to the gradients of the weights: sums over steps and samples.
   template <class T, class B>
   void sum_gradients(Pass<T, B>& pass, Panels<const T> x, const Room<T>& room, const backend::Recurrence<T>& r,
                      std::size_t d) const {
     const std::size_t first = d * parameters(), block = units * x.lanes, apart = r.template apart<Cell>();
     constexpr std::size_t line = cache_line / sizeof(T);
-    const auto sum = [&](const backend::Matrix<T>& to, std::size_t panel, std::size_t live, const T* gates,
-                         const T* from, std::size_t stride, std::size_t steps) {
-      backend::Product<T> p;
-      p.rows = to.rows, p.columns = round_up(to.columns, line), p.c = to.data, p.c_row = signed_(to.stride);
-      p.segments = steps, p.depth = p.last_depth = live, p.accumulate = panel > 0;
-      p.a = gates, p.a_row = signed_(x.lanes), p.a_depth = 1, p.a_segment = signed_(r.gates.step);
-      p.b = from, p.b_depth = signed_(stride), p.b_segment = signed_(x.lanes * stride);
-      pass.backend.multiply(p);
-    };
-    const std::size_t x_stride = backend::row_stride<T>(features_);
-    each_part(x, [&](std::size_t panel, std::size_t panels, std::size_t, std::size_t live) {
-      sum(pass.slots[first].gradient, panel, live, r.gates.at(panel, 0),
-          room.x_rows + panel * steps_ * x.lanes * x_stride, x_stride, panels * steps_);
-    });
+    const bool fresh = r.end == steps_;
     const backend::Matrix<T>& recurrent = pass.slots[first + 1].gradient;
-    const std::size_t h_stride = backend::row_stride<T>(directions() * units);
     if (steps_ == 1) pass.backend.fill(recurrent.data, recurrent.rows * recurrent.stride, T(0));
-    for (std::size_t panel = 0; panel < r.panels() && steps_ > 1; ++panel) {
-      // A step's gradients meet the outputs of the one before.
-      const std::size_t later = r.reverse ? 0 : 1, earlier = r.reverse ? 1 : 0;
-      const T* const gates = r.gates.at(panel, later);
-      const T* const from = room.hidden_rows + (panel * steps_ + earlier) * x.lanes * h_stride + d * units;
+    // A step's gradients meet the outputs of the one before.
+    const std::size_t begin = std::max<std::size_t>(r.begin, 1), pairs = r.end - std::min(begin, r.end);
+    const std::size_t lowest = r.reverse ? steps_ - r.end : r.begin;
+    const std::size_t later = r.reverse ? steps_ - r.end : begin, earlier = r.reverse ? later + 1 : later - 1;
+    const backend::StepPanels<const T> hidden{r.hidden.data, r.hidden.panel, r.hidden.step, r.hidden.kept};
+    for (std::size_t panel = 0; panel < r.panels(); ++panel) {
+      const auto sum = [&](const backend::Matrix<T>& to, const T* gates, const T* from, std::size_t stride,
+                           std::size_t steps) {
+        backend::Product<T> p;
+        p.rows = to.rows, p.columns = round_up(to.columns, line), p.c = to.data, p.c_row = signed_(to.stride);
+        p.segments = steps, p.depth = p.last_depth = r.live(panel), p.accumulate = !fresh || panel > 0;
+        p.a = gates, p.a_row = signed_(x.lanes), p.a_depth = 1, p.a_segment = signed_(r.gates.step);
+        p.b = from, p.b_depth = signed_(stride), p.b_segment = signed_(x.lanes * stride);
+        pass.backend.multiply(p);
+      };
+      rows_of(pass.backend, steps_of(x), panel, lowest, r.end - r.begin, features_, x.lanes, room.x_rows);
+      sum(pass.slots[first].gradient, r.gates.at(panel, lowest), room.x_rows, backend::row_stride<T>(features_),
+          r.end - r.begin);
+      if (pairs == 0) continue;
+      rows_of(pass.backend, hidden, panel, earlier, pairs, units, x.lanes, room.hidden_rows);
       for (std::size_t k = 0; k < 2; ++k) {
-        const std::size_t begin = k == 1 ? apart : 0, count = k == 1 ? Cell::weights - apart : apart;
+        const std::size_t from = k == 1 ? apart : 0, count = k == 1 ? Cell::weights - apart : apart;
         if (count == 0) continue;
-        const backend::Matrix<T> to{recurrent.row(begin * units), count * units, units, recurrent.stride};
-        sum(to, panel, r.live(panel), gates + (k == 1 ? (rows - 1) * block : 0), from, h_stride, steps_ - 1);
+        sum({recurrent.row(from * units), count * units, units, recurrent.stride},
+            r.gates.at(panel, later) + (k == 1 ? (rows - 1) * block : 0), room.hidden_rows,
+            backend::row_stride<T>(units), pairs);
       }
     }
-    if (!use_bias) return;
-    const Panels<const T> gates{r.gates.data, steps_ * rows * units, x.batch, x.lanes};
-    const auto same = [](auto v) { return v; };
-    if (Cell::rows == Cell::weights) return pass.reduce(same, pass.gradient(first + 2), gates);
-    pass.reduce(same, backend::Features<T>{room.sums, rows * units}, gates);
-    pass.map(same, pass.vector_gradient(first + 2), Panels<const T>{room.sums, Cell::weights * units, 1, 1});
-    pass.map(same, pass.vector_gradient(first + 3), Panels<const T>{room.sums + Cell::weights * units, units, 1, 1});
+    if (use_bias) sum_biases(pass, room, r, first + 2, lowest);
+  }
+  template <class T, class B>
+  void sum_biases(Pass<T, B>& pass, const Room<T>& room, const backend::Recurrence<T>& r, std::size_t first,
+                  std::size_t lowest) const {
+    for (std::size_t panel = 0; panel < r.panels(); ++panel) {
+      const Panels<const T> gates{r.gates.at(panel, lowest), (r.end - r.begin) * rows * units, r.live(panel), r.lanes};
+      pass.reduce([](auto v) { return v; }, backend::Features<T>{room.sums, rows * units}, gates);
+      for (std::size_t k = 0; k + 2 < parameters(); ++k) {
+        const Panels<T> to = pass.vector_gradient(first + k);
+        const Panels<const T> now{room.sums + k * Cell::weights * units, to.features, 1, 1};
+        if (r.end == steps_ && panel == 0)
+          pass.map([](auto v) { return v; }, to, now);
+        else
+          pass.map([](auto sum, auto v) { return sum + v; }, to, Panels<const T>(to), now);
+      }
+    }
   }
 
   /// 1 where an input of a step differs from the mask's value.
@@ -340,8 +387,7 @@ struct Recurring : RecurrentOptions {
 
   /// The last output, where it alone is wanted.
   template <class T, class B>
-  void end(Pass<T, B>& pass, const backend::Recurrence<T>& r, Panels<T> y, std::size_t d) const {
-    if (return_sequences) return;
+  void keep_last(Pass<T, B>& pass, const backend::Recurrence<T>& r, Panels<T> y, std::size_t d) const {
     for (std::size_t panel = 0; panel < y.panels(); ++panel)
       pass.map([](auto v) { return v; }, Panels<T>{y.panel(panel) + d * units * y.lanes, units, y.live(panel), y.lanes},
                Panels<const T>{r.hidden.at(panel, r.step(steps_ - 1)), units, y.live(panel), y.lanes});

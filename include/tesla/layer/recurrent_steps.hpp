@@ -21,7 +21,7 @@ class StepByStep {
 
   void forward() {
     begin();
-    for (std::size_t i = 0; i < r_.steps; ++i) {
+    for (std::size_t i = r_.begin; i < r_.end; ++i) {
       const std::size_t t = r_.step(i), last = i > 0 ? r_.step(i - 1) : t;
       for (std::size_t k = 0; k < 2; ++k) {
         const bool apart = k == 1;  // this product is not added to the input's share
@@ -42,9 +42,11 @@ class StepByStep {
 
   void backward() {
     begin();
-    backend_.fill(r_.dh, r_.panels() * block_, T(0));
-    backend_.fill(r_.dstate, r_.panels() * block_, T(0));
-    for (std::size_t i = r_.steps; i-- > 0;) {
+    if (r_.end == r_.steps) {
+      backend_.fill(r_.dh, r_.panels() * block_, T(0));
+      backend_.fill(r_.dstate, r_.panels() * block_, T(0));
+    }
+    for (std::size_t i = r_.end; i-- > r_.begin;) {
       for (std::size_t panel = 0; panel < r_.panels(); ++panel)
         backward(i, panel, std::make_index_sequence<Cell::rows>());
       if (i == 0) break;

@@ -98,6 +98,14 @@ void multiply_rows(TileArguments<T> t, std::size_t rows, std::size_t vectors) {
   }
 }
 
+/// The same for rows of which there is one tile, if the vectors are those of a tile.
+template <class T>
+[[gnu::always_inline]] inline void multiply_few(const TileArguments<T>& t, TileFunction<T> whole, std::size_t rows,
+                                                std::size_t vectors) {
+  if (whole != nullptr) return whole(t);
+  multiply_rows(t, rows, vectors);
+}
+
 }  // namespace detail
 
 /// For lanes in whole vectors.
@@ -134,10 +142,10 @@ class Recurrent {
     const std::size_t vectors = r.lanes / w, wanted = static_cast<std::size_t>(threads());
     const std::size_t parts = std::clamp<std::size_t>((wanted + r.panels() - 1) / r.panels(), 1, vectors);
     const double lanes = static_cast<double>(r.lanes) / static_cast<double>(parts);
-    const double each = static_cast<double>((r.end - r.begin) * r.units) * lanes *
-                        (static_cast<double>(shape.weights * (r.units + r.input_weight.columns)) *
-                             nanoseconds::multiply_add<T> +
-                         static_cast<double>(shape.rows) * nanoseconds::exponential<T>);
+    const double each =
+        static_cast<double>((r.end - r.begin) * r.units) * lanes *
+        (static_cast<double>(shape.weights * (r.units + r.input_weight.columns)) * nanoseconds::multiply_add<T> +
+         static_cast<double>(shape.rows) * nanoseconds::exponential<T>);
     parallel_for(r.panels() * parts, each, [&](std::size_t begin, std::size_t end) {
       for (std::size_t task = begin; task < end; ++task) {
         const std::size_t panel = task / parts, part = task % parts, live = (r.live(panel) + w - 1) / w;
@@ -159,8 +167,7 @@ class Recurrent {
   static void forward(const Recurrence<T>& r, const Shape& shape, detail::UnitKernel<T> kernel, std::size_t panel,
                       std::size_t lane, std::size_t vectors) {
     const std::size_t row = r.lanes, gate = r.units * row;
-    const std::size_t tallest = max_rows(tile_vectors(vectors)) * (vectors >= 4 ? 2 : 1);
-    const std::size_t blocks = (r.units + tallest - 1) / tallest;
+    const bool one_tile = vectors == tile_vectors(vectors);
     TileArguments<T> recurrent = tile_of(r.weight, false, r.units, row);
     TileArguments<T> input = tile_of(r.input_weight, false, r.input_weight.columns, row);
     for (std::size_t i = r.begin; i < r.end; ++i) {
@@ -172,22 +179,23 @@ class Recurrent {
       rows.mask = r.mask ? r.mask.at(panel, t) + lane : nullptr;
       recurrent.b = output, input.b = r.x ? r.x.at(panel, t) + lane : nullptr;
       if (i == 0) recurrent.depth = recurrent.last_depth = 0;
-      for (std::size_t block = 0; block < blocks; ++block) {
-        const std::size_t first = r.units * block / blocks, count = r.units * (block + 1) / blocks - first;
+      for (std::size_t first = 0, count; first < r.units; first += count) {
+        count = next_height<T>(r.units - first, tile_vectors(vectors));
+        const TileFunction<T> whole = one_tile ? tile_function<T>(count, vectors) : nullptr;
         const std::size_t offset = first * row;
         for (std::size_t k = 0; k < shape.weights; ++k) {
           const bool apart = k == shape.apart;
           if (r.x) {
             input.a = r.input_weight.row(k * r.units + first), input.c = gates + k * gate + offset;
             input.bias = r.input_bias != nullptr ? r.input_bias + k * r.units + first : nullptr;
-            detail::multiply_rows(input, count, vectors);
+            detail::multiply_few(input, whole, count, vectors);
           }
           if (i == 0 && !apart) continue;
           recurrent.a = r.weight.row(k * r.units + first);
           recurrent.c = gates + (apart ? shape.rows - 1 : k) * gate + offset;
           recurrent.bias = apart && r.bias != nullptr ? r.bias + first : nullptr;
           recurrent.accumulate = !apart;
-          detail::multiply_rows(recurrent, count, vectors);
+          detail::multiply_few(recurrent, whole, count, vectors);
         }
         rows.gates = gates + offset, rows.units = count;
         rows.output = output + first * rows.before_row;
