@@ -453,7 +453,7 @@ TEST_CASE("a loss that becomes infinite ends training with the parameters of the
   struct Recorder {
     std::string* last;
     std::size_t* batches;
-    void on_batch_end(tesla::train::Moment<Sequential>& m) {
+    void on_batch_end(tesla::callback::Moment<Sequential>& m) {
       *last = parameter_bits(m.model);
       ++*batches;
     }

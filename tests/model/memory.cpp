@@ -116,11 +116,11 @@ struct Counter {
   };
   Counts* counts;
 
-  void on_batch_end(tesla::train::Moment<Sequential>& m) {
+  void on_batch_end(tesla::callback::Moment<Sequential>& m) {
     if (m.batch > 1) counts->between_batches += allocations - counts->at_batch;
     counts->at_batch = allocations;
   }
-  void on_epoch_end(tesla::train::Moment<Sequential>& m) {
+  void on_epoch_end(tesla::callback::Moment<Sequential>& m) {
     if (m.epoch > 1) counts->between_epochs += allocations - counts->at_epoch;
     counts->at_epoch = allocations;
   }
