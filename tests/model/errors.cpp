@@ -411,6 +411,78 @@ TEST_CASE("layers that do not fit are refused, and their neighbours named", "[er
   }
 }
 
+TEST_CASE("layers of images and norms say what does not fit", "[errors]") {
+  using namespace tesla;
+  // Behind another layer, whose name the message has too.
+  const auto check = [](Check check, const auto& layer, const Shape& in, std::vector<std::string> words) {
+    words.insert(words.end(), {"layer 2", std::string(layer.kind), "layer 1 (first)"});
+    Sequential model(Activation(ReLU({.name = "first"})), layer);
+    check([&] { model.build(in); }, words);
+    CHECK(!model.network().built());
+  };
+  const Check shape = raises<ShapeError>, usage = raises<UsageError>;
+  // Ranks.
+  check(shape, Conv2D({.filters = 4}), {28, 28}, {"{height, width, channels}", "{28, 28}", "Input({28 x 28 x 1})"});
+  check(shape, Conv2D({.filters = 4}), {784}, {"{height, width, channels}", "{784}"});
+  check(shape, Conv1D({.filters = 4}), {784}, {"{length, channels}", "{784}", "Input({784 x 1})"});
+  check(shape, Conv1D({.filters = 4}), {28, 28, 1}, {"{length, channels}", "{28, 28, 1}"});
+  check(shape, MaxPool2D(), {28, 28}, {"{height, width, channels}", "{28, 28}"});
+  check(shape, AveragePool1D(), {28}, {"{length, channels}", "{28}"});
+  check(shape, GlobalAveragePool(), {28}, {"{height, width, channels}", "{length, channels}", "{28}"});
+  check(shape, GlobalMaxPool(), {2, 2, 2, 2}, {"{2, 2, 2, 2}"});
+  // Windows.
+  check(shape, Conv2D({.filters = 4, .kernel = {5, 3}}), {4, 9, 1}, {"5 rows", "only 4", ".kernel", "tesla::same"});
+  check(shape, Conv2D({.filters = 4, .kernel = {3, 5}, .padding = {1, 1}}), {9, 2, 1},
+        {"5 columns", "only 2 and 2 of padding", ".kernel"});
+  check(shape, Conv2D({.filters = 4, .dilation = {1, 4}}), {9, 8, 1}, {"9 columns", "only 8", ".dilation"});
+  check(shape, Conv1D({.filters = 4, .kernel = 6}), {5, 2}, {"6 steps", "only 5"});
+  check(shape, MaxPool2D({.pool = {3, 3}}), {5, 2, 1}, {"3 columns", "only 2"});
+  check(shape, MaxPool2D({.padding = {2, 0}}), {6, 6, 1}, {"rows", "only padding", ".padding", ".pool"});
+  check(shape, AveragePool2D({.stride = {2, 1}, .padding = {0, 0, 0, 3}}), {6, 6, 1}, {"columns", "only padding"});
+  check(shape, MaxPool1D({.pool = 2, .stride = 1, .padding = {0, 2}}), {6, 1}, {"steps", "only padding"});
+  check(usage, Conv2D({.filters = 4, .kernel = {0, 3}}), {9, 9, 1}, {".kernel", "1", "rows", "not 0"});
+  check(usage, Conv2D({.filters = 4, .stride = {1, 0}}), {9, 9, 1}, {".stride", "columns", "not 0"});
+  check(usage, Conv1D({.filters = 4, .dilation = 0}), {9, 1}, {".dilation", "steps", "not 0"});
+  check(usage, Conv2D({.filters = 4, .kernel = {3, std::size_t{1} << 40}}), {9, 9, 1}, {".kernel", "columns"});
+  check(usage, Conv2D({.filters = 4, .padding = {std::size_t{1} << 40, 0}}), {9, 9, 1}, {".padding", "more than"});
+  check(usage, Conv1D({.filters = 4, .padding = {1, 2, 3, 4}}), {9, 1}, {".padding", "four sides", "{before, after}"});
+  check(usage, MaxPool2D({.pool = {2, 0}}), {9, 9, 1}, {"columns", "not 0"});
+  // Filters and groups.
+  check(usage, Conv2D(), {9, 9, 1}, {".filters", "1 or more"});
+  check(usage, Conv1D({.filters = 0}), {9, 1}, {".filters"});
+  check(usage, Conv2D({.filters = 4, .groups = 0}), {9, 9, 2}, {".groups = 0"});
+  check(usage, Conv2D({.filters = 4, .groups = 2}), {9, 9, 3}, {".groups = 2", "3 input channels", "4 filters"});
+  check(usage, Conv2D({.filters = 5, .groups = 2}), {9, 9, 4}, {".groups = 2", "4 input channels", "5 filters"});
+  check(usage, Conv2D({.filters = 5, .activation = {{leaky_relu.function, -1}}}), {9, 9, 4}, {"slope", "-1"});
+  check(usage, GroupNorm({.groups = 4}), {9, 9, 6}, {".groups = 4", "6 channels"});
+  check(usage, GroupNorm(), {9, 9, 6}, {".groups = 32", "6 channels"});
+  check(usage, GroupNorm({.groups = 0}), {6}, {".groups = 0"});
+  // Numbers.
+  for (const double value : {-0.1, 1.0, std::nan("")}) {
+    const std::string said = text(value);
+    check(usage, Dropout({.rate = value}), {6}, {".rate in [0, 1)", said});
+    check(usage, BatchNorm({.momentum = value}), {6}, {".momentum in [0, 1)", said});
+  }
+  for (const double value : {-1.0, 1e7, std::nan("")}) {
+    const std::string said = text(value);
+    check(usage, GaussianNoise({.deviation = value}), {6}, {".deviation", said});
+    check(usage, BatchNorm({.epsilon = value}), {6}, {".epsilon", said});
+    check(usage, LayerNorm({.epsilon = value}), {6}, {".epsilon", said});
+    check(usage, RMSNorm({.epsilon = value}), {6}, {".epsilon", said});
+    check(usage, GroupNorm({.groups = 2, .epsilon = value}), {6}, {".epsilon", said});
+  }
+  check(usage, LayerNorm({.epsilon = 0}), {6}, {".epsilon", "not 0"});
+
+  // The first layer of all speaks of the data.
+  Sequential first(Conv2D({.filters = 4}));
+  check_raises<ShapeError>(
+      [&] {
+        first.predict(normal_numbers({2, 28, 28}, 1));
+      },
+      {"layer 1", "conv2d", "{height, width, channels}", "the data has samples of shape {28, 28}"});
+  CHECK(first.predict(normal_numbers({2, 28, 28, 1}, 1)).shape() == Shape{2, 26, 26, 4});
+}
+
 TEST_CASE("options of optimizers are checked", "[errors]") {
   const double none = std::nan("");
   using namespace tesla::optim;

@@ -192,6 +192,124 @@ TEST_CASE("the options of layers survive", "[file]") {
   CHECK(tesla::io::read_file(folder.path("again")) == tesla::io::read_file(path));
 }
 
+TEST_CASE("layers of images, norms and noise survive, with their values and statistics", "[file]") {
+  using namespace tesla;
+  const TemporaryFolder folder;
+  const std::string path = folder.path("model");
+  const auto x = normal_numbers({40, 12, 11, 2}, 1), signals = normal_numbers({40, 21, 2}, 2);
+  const auto y = labels_below(3, 40, 3);
+  // What the file says of each layer, in turn.
+  const auto check = [&](const auto& add, const ArrayView& rows,
+                         const std::vector<std::pair<std::string, std::string>>& said) {
+    const auto made = [&](std::uint64_t seed) {
+      Sequential model({.seed = seed});
+      add(model);
+      model.compile(optim::Adam({.learning_rate = 0.01}), loss::SparseCategoricalCrossEntropy());
+      return model;
+    };
+    const auto fit = [&](Sequential& model, std::size_t epochs) {
+      model.fit(rows, y, {.epochs = epochs, .batch_size = 16, .verbose = 0});
+    };
+    Sequential straight = made(4), model = made(4);
+    fit(straight, 3);
+    fit(model, 1);
+    model.save(path);
+    const Json description = description_of(path);
+    const auto& layers = description.at("layers").elements();
+    REQUIRE(layers.size() == said.size());
+    for (std::size_t i = 0; i < said.size(); ++i)
+      if (!said[i].second.empty()) check_options(layers[i], said[i].first, said[i].second);
+
+    Sequential loaded = Sequential::load(path), restored = made(5);
+    restored.build(Shape(std::span<const std::size_t>(rows.shape().begin() + 1, rows.shape().end())));
+    restored.restore(path);
+    for (Sequential* other : {&loaded, &restored}) {
+      CHECK(parameter_bits(*other) == parameter_bits(model));
+      CHECK(bits(other->predict(rows)) == bits(model.predict(rows)));
+      other->save(folder.path("again"));
+      for (std::size_t i = 0; i < said.size(); ++i)
+        CHECK(other->network().entries()[i].name == model.network().entries()[i].name);
+    }
+    loaded.save(folder.path("again"));
+    CHECK(io::read_file(folder.path("again")) == io::read_file(path));
+    fit(loaded, 2);
+    CHECK(parameter_bits(loaded) == parameter_bits(straight));
+  };
+  const std::string rest = R"("initializer":{"name":"glorot_uniform","parameter":1.0},)"
+                           R"("bias_initializer":{"name":"constant","parameter":0.0}})";
+  check(
+      [](Sequential& model) {
+        model.add_layer(GaussianNoise({.deviation = 0.25, .name = "noise"}));
+        model.add_layer(Conv2D({.filters = 6,
+                                .kernel = {3, 2},
+                                .padding = {1, 0, 2, 1},
+                                .stride = {2, 1},
+                                .dilation = {1, 2},
+                                .groups = 2,
+                                .use_bias = false,
+                                .activation = {{elu.function, 0.5}}}));
+        model.add_layer(BatchNorm({.momentum = 0.75, .epsilon = 0.5, .use_shift = false}));
+        model.add_layer(MaxPool2D({.pool = {3, 2}, .stride = {1, 2}, .padding = same}));
+        model.add_layer(Conv2D({.filters = 4, .padding = same, .name = "second"}));
+        model.add_layer(LeakyReLU()).add_layer(AveragePool2D());
+        model.add_layer(GroupNorm({.groups = 2, .use_scale = false})).add_layer(LayerNorm({.epsilon = 0.25}));
+        model.add_layer(RMSNorm({.use_scale = false})).add_layer(Dropout({.rate = 0.125}));
+        model.add_layer(GlobalAveragePool()).add_layer(Dense({.units = 3}));
+      },
+      x,
+      {{"GaussianNoise", R"({"deviation":0.25})"},
+       {"Conv2D", R"({"filters":6,"kernel":[3,2],"padding":[1,0,2,1],"stride":[2,1],"dilation":[1,2],"groups":2,)"
+                  R"("use_bias":false,"activation":{"name":"elu","parameter":0.5},)" +
+                      rest},
+       {"BatchNorm", R"({"momentum":0.75,"epsilon":0.5,"use_scale":true,"use_shift":false})"},
+       {"MaxPool2D", R"({"pool":[3,2],"stride":[1,2],"padding":"same"})"},
+       {"Conv2D", R"({"filters":4,"kernel":[3,3],"padding":"same","stride":[1,1],"dilation":[1,1],"groups":1,)"
+                  R"("use_bias":true,"activation":{"name":"linear","parameter":0.0},)" +
+                      rest},
+       {"Activation", ""},
+       {"AveragePool2D", R"({"pool":[2,2],"stride":[0,0],"padding":"valid"})"},
+       {"GroupNorm", R"({"groups":2,"epsilon":1e-05,"use_scale":false,"use_shift":true})"},
+       {"LayerNorm", R"({"epsilon":0.25,"use_scale":true,"use_shift":true})"},
+       {"RMSNorm", R"({"epsilon":1e-05,"use_scale":false})"},
+       {"Dropout", R"({"rate":0.125})"},
+       {"GlobalAveragePool", "{}"},
+       {"Dense", ""}});
+  check(
+      [](Sequential& model) {
+        model.add_layer(Conv1D({.filters = 6, .kernel = 4, .padding = {1, 2}, .stride = 2, .activation = gelu}));
+        model.add_layer(MaxPool1D({.stride = 1})).add_layer(AveragePool1D({.pool = 3, .padding = same}));
+        model.add_layer(GlobalMaxPool({.name = "last"})).add_layer(Dense({.units = 3}));
+      },
+      signals,
+      {{"Conv1D", R"({"filters":6,"kernel":4,"padding":[1,1,2,2],"stride":2,"dilation":1,"groups":1,)"
+                  R"("use_bias":true,"activation":{"name":"gelu","parameter":0.0},)" +
+                      rest},
+       {"MaxPool1D", R"({"pool":2,"stride":1,"padding":"valid"})"},
+       {"AveragePool1D", R"({"pool":3,"stride":0,"padding":"same"})"},
+       {"GlobalMaxPool", "{}"},
+       {"Dense", ""}});
+}
+
+TEST_CASE("files whose layers of images have impossible options are refused", "[file]") {
+  using namespace tesla;
+  const TemporaryFolder folder;
+  const std::string path = folder.path("model");
+  const auto check = [&]<class E>(std::type_identity<E>, const std::string& from, const std::string& to,
+                                  const std::vector<std::string>& words) {
+    Sequential model(Conv2D({.filters = 2, .padding = {1, 1}}), Dropout(), Flatten(), Dense({.units = 1}));
+    model.build({5, 5, 2});
+    model.save(path);
+    change_description(path, from, to);
+    check_raises<E>([&] { Sequential::load(path); }, words);
+  };
+  check(std::type_identity<FormatError>(), "[1,1,1,1]", "[1,1]", {"\"padding\"", "4 numbers, not 2"});
+  check(std::type_identity<FormatError>(), "[1,1,1,1]", "\"full\"", {"\"full\"", "padding"});
+  check(std::type_identity<UsageError>(), "\"filters\":2", "\"filters\":0", {"layer 1", ".filters"});
+  check(std::type_identity<UsageError>(), "\"stride\":[1,1]", "\"stride\":[0,1]", {"layer 1", ".stride"});
+  check(std::type_identity<FormatError>(), "\"filters\":2", "\"filters\":3", {"conv2d.weight", "{3, 3, 3, 2}"});
+  check(std::type_identity<UsageError>(), "\"rate\":0.5", "\"rate\":1.5", {"layer 2", ".rate"});
+}
+
 TEST_CASE("the options of optimizers, losses and metrics survive", "[file]") {
   const TemporaryFolder folder;
   const std::string path = folder.path("model");

@@ -273,6 +273,47 @@ TEST_CASE("sparse layers allocate nothing while they are not rewired, and take w
   CHECK(bytes("sparse_dense_1.weight") < 18 * static_cast<double>(model.parameter("sparse_dense_1.weight").size()));
 }
 
+TEST_CASE("layers of images allocate nothing after the first batch, and take what the model says", "[memory]") {
+  using namespace tesla;
+  const auto add_layers = [](Sequential& model) {
+    model.add_layer(GaussianNoise()).add_layer(Conv2D({.filters = 8, .padding = same, .use_bias = false}));
+    model.add_layer(BatchNorm()).add_layer(LeakyReLU()).add_layer(MaxPool2D());
+    model.add_layer(Conv2D({.filters = 8, .stride = {2, 1}, .groups = 4, .activation = gelu}));
+    model.add_layer(LayerNorm()).add_layer(RMSNorm()).add_layer(GroupNorm({.groups = 2}));
+    model.add_layer(Conv2D({.filters = 8, .padding = same, .groups = 8, .activation = softmax}));
+    model.add_layer(AveragePool2D({.stride = {1, 1}})).add_layer(Dropout({.rate = 0.2}));
+    model.add_layer(GlobalMaxPool()).add_layer(Dense({.units = 3}));
+  };
+  for (const Case& c : cases) {
+    INFO(c.name);
+    const auto x = normal_numbers({c.samples, 10, 10, 2}, 1);
+    const auto y = labels_below(3, c.samples, 2);
+    Sequential model;
+    add_layers(model);
+    model.compile(optim::Adam({.clip_norm = 1}), loss::SparseCategoricalCrossEntropy(), {metric::Accuracy()});
+    Counter::Counts counts;
+    model.fit(
+        x, y,
+        {.epochs = 4, .batch_size = c.batch_size, .validation = {x, y}, .callbacks = {Counter{&counts}}, .verbose = 0});
+    CHECK(counts.between_batches == 0);
+    CHECK(counts.between_epochs == 0);
+    std::vector<float> out(c.samples * 3);
+    model.predict_into(x, out, {.batch_size = c.batch_size});
+    CHECK(allocations_of([&] { model.predict_into(x, out, {.batch_size = c.batch_size}); }) == 0);
+  }
+
+  const auto x = normal_numbers({128, 28, 28, 2}, 1);
+  const auto y = labels_below(3, 128, 2);
+  const std::size_t before = live;
+  Sequential model;
+  add_layers(model);
+  model.compile(optim::Adam(), loss::SparseCategoricalCrossEntropy());
+  model.fit(x, y, {.epochs = 2, .batch_size = 64, .verbose = 0});
+  const double taken = static_cast<double>(live - before), told = static_cast<double>(model.training_bytes(64));
+  CHECK(taken > 0.95 * told);
+  CHECK(taken < 1.05 * told);
+}
+
 TEST_CASE("predict_into allocates nothing from its second call on", "[memory]") {
   for (const std::size_t samples : {1, 10, 256, 300}) {
     INFO(samples << " samples");
