@@ -198,6 +198,43 @@ TEMPLATE_LIST_TEST_CASE("map, map_sum and reduce: fewer values than features rep
       }
 }
 
+TEMPLATE_LIST_TEST_CASE("reduce: sums of values as they are", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  const auto check = [&](std::size_t batch, std::size_t features, std::size_t repeats) {
+    INFO("batch " << batch << " features " << features << " repeats " << repeats);
+    const std::size_t all = features * repeats;
+    const std::vector<T> as = bench.random(batch * all, 1);
+    const auto a = bench.batch({batch, all}, as);
+    const auto to = bench.array(std::vector<T>(features, T(9)));
+    Reals sums(features);
+    for (std::size_t i = 0; i < as.size(); ++i) sums[i % features] += Real(as[i]);
+    bench.compare(bench.repeated([&] {
+      bench.backend.reduce(math::Identity(), backend::Features<T>{to.data(), features}, a.in());
+      return to.read();
+    }),
+                  sums, std::sqrt(Real(batch * repeats)) + 1);
+    bench.compare(a.rows(), Reals(as.begin(), as.end()), 0);
+  };
+  for (const Size& size : sizes()) check(size.batch, size.features, 1);
+  for (const std::size_t batch : batches)
+    for (const std::size_t channels : {1, 3, 8, 19, 300})
+      for (const std::size_t pixels : {2, 4, 35})
+        if (channels < 300 || pixels < 35) check(batch, channels, pixels);
+  // The same with the values written somewhere else.
+  const auto a = bench.batch({70, 6}, bench.random(420, 1));
+  const auto kept = bench.array(std::vector<T>(3, T(9))), summed = bench.array(std::vector<T>(3, T(9)));
+  const auto out = bench.batch({70, 6});
+  bench.backend.reduce(math::Identity(), backend::Features<T>{summed.data(), 3}, a.in());
+  bench.backend.map_sum(math::Identity(), out.panels(), backend::Features<T>{kept.data(), 3}, a.in());
+  const std::vector<T> wanted = kept.read();
+  bench.compare(summed.read(), Reals(wanted.begin(), wanted.end()));
+  bench.compare(out.rows(), [&] {
+    const std::vector<T> rows = a.rows();
+    return Reals(rows.begin(), rows.end());
+  }());
+}
+
 TEMPLATE_LIST_TEST_CASE("map and map_sum: the result may be one of the operands", "[backend][conformance]", Cases) {
   using T = typename TestType::Scalar;
   Bench<TestType> bench;
