@@ -426,6 +426,36 @@ TEST_CASE("groups have a rate and a weight decay of their own", "[fit options]")
   CHECK((parameter_bits(again) == parameter_bits(other)));
 }
 
+TEST_CASE("groups have penalties", "[fit options]") {
+  const TemporaryFolder folder;
+  const auto plain = [] { return made(optim::SGD({.learning_rate = 0.1})); };
+  Sequential model = plain(), other = plain();
+  model.build({6}), other.build({6});
+  model.group("first.weight", {.l1 = 0.3}).group("second.weight", {.l2 = 0.2}).group("*.bias", {.l1 = 0.1, .l2 = 0.1});
+  std::vector<tesla::Tensor<float>> before;
+  for (const auto& p : model.parameters()) before.push_back(p.value());
+  model.train_step(x, y), other.train_step(x, y);
+  auto parameters = model.parameters(), plainly = other.parameters();
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const std::string& name = parameters[i].name();
+    const bool bias = name.find("bias") != name.npos;
+    const double l1 = bias ? 0.1 : name == "first.weight" ? 0.3 : 0;
+    const double l2 = bias ? 0.1 : name == "second.weight" ? 0.2 : 0;
+    const tesla::Tensor<float> with = parameters[i].value(), without = plainly[i].value();
+    for (std::size_t k = 0; k < with.size(); ++k) {
+      const double w = static_cast<double>(before[i][k]), sign = w > 0 ? 1 : w < 0 ? -1 : 0;
+      CAPTURE(name, k);
+      CHECK(static_cast<double>(with[k]) ==
+            Approx(static_cast<double>(without[k]) - 0.1 * (l1 * sign + 2 * l2 * w)).margin(1e-6));
+    }
+  }
+  model.save(folder.path("model"));
+  Sequential loaded = Sequential::load(folder.path("model"));
+  for (Sequential* m : {&model, &loaded}) m->train_step(x, y);
+  CHECK((parameter_bits(loaded) == parameter_bits(model)));
+  check_raises<UsageError>([&] { model.group("first", {.l1 = -1}); }, {"group", ".l1"});
+}
+
 TEST_CASE("names and options that are wrong are refused", "[fit options]") {
   Sequential model = made(momentum);
   model.build({6});

@@ -15,6 +15,7 @@ namespace tesla::inline TESLA_TARGET::model {
 struct GroupOptions {
   double rate = 1;                          // times the optimizer's learning rate
   std::optional<double> weight_decay = {};  // instead of the optimizer's
+  double l1 = 0, l2 = 0;                    // of a penalty l1 |w| + l2 w^2, whose gradient is added
 };
 
 /// Whether a name is of the form of a pattern, in which * stands for any characters and ? for one.
@@ -57,6 +58,9 @@ class ParameterRules {
       const double rate = rule.group->rate, decay = rule.group->weight_decay.value_or(0);
       if (!(rate >= 0 && rate <= 1e6)) raise<UsageError>("group: .rate has to lie in [0, 1e6], not ", rate);
       if (!(decay >= 0 && decay <= 1e6)) raise<UsageError>("group: .weight_decay has to lie in [0, 1e6], not ", decay);
+      for (const double penalty : {rule.group->l1, rule.group->l2})
+        if (!(penalty >= 0 && penalty <= 1e6))
+          raise<UsageError>("group: .l1 and .l2 have to lie in [0, 1e6], not ", penalty);
     }
     std::erase_if(rules_, [&](const ParameterRule& old) {
       return old.pattern == rule.pattern && old.group.has_value() == rule.group.has_value();
@@ -102,6 +106,7 @@ class ParameterRules {
       if (rule.frozen) one.set("frozen", *rule.frozen);
       if (rule.group) one.set("rate", rule.group->rate);
       if (rule.group && rule.group->weight_decay) one.set("weight_decay", *rule.group->weight_decay);
+      if (rule.group) one.set("l1", rule.group->l1), one.set("l2", rule.group->l2);
       result.push_back(std::move(one));
     }
     return result;
@@ -115,6 +120,7 @@ class ParameterRules {
       else
         rule.group = GroupOptions{one.get<double>("rate")};
       if (rule.group && one.contains("weight_decay")) rule.group->weight_decay = one.get<double>("weight_decay");
+      if (rule.group) rule.group->l1 = one.get<double>("l1", 0), rule.group->l2 = one.get<double>("l2", 0);
       result.add(std::move(rule));
     }
     return result;

@@ -57,6 +57,20 @@ class Update {
     s.dy = {};
   }
 
+  /// The gradient of l1 |w| + l2 w^2.
+  void add_penalty(Slot& s, const model::GroupOptions& group) {
+    if (group.l1 == 0 && group.l2 == 0) return;
+    const auto panels = [](const backend::Matrix<T>& m) { return Panels<T>{m.data, m.rows * m.stride, 1, 1}; };
+    net_.backend().map(
+        [l1 = group.l1, l2 = group.l2](auto g, auto w) {
+          using math::select, math::number;
+          using V = decltype(g);
+          const V zero = number<V>(0), one = number<V>(l1);
+          return g + number<V>(2 * l2) * w + V(select(w > zero, one, V(select(w < zero, V(zero - one), zero))));
+        },
+        panels(s.gradient), Panels<const T>(panels(s.gradient)), Panels<const T>(panels(s.value)));
+  }
+
   void sum(const Share& share) {
     auto& store = net_.store();
     bool first = share.first;
@@ -103,9 +117,12 @@ class Update {
     for (std::size_t i = 0; i < slots.size(); ++i) {
       auto& s = slots[i];
       if (settings_[i].frozen) continue;
-      if (s.dy && !stored && length_of(s.dy) * length_of(s.x) <= static_cast<double>(std::numeric_limits<T>::max()))
+      const bool penalised = settings_[i].group.l1 != 0 || settings_[i].group.l2 != 0;
+      if (s.dy && !stored && !penalised &&
+          length_of(s.dy) * length_of(s.x) <= static_cast<double>(std::numeric_limits<T>::max()))
         continue;
       store_gradient(s);
+      add_penalty(s, settings_[i].group);
       const double own = backend.squared_norm(s.gradient);
       check(own, net_.store().places()[i].name);
       squares += own;
