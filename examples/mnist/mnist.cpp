@@ -1,4 +1,5 @@
 // Trains a small network on MNIST, or on digits that the library draws itself: examples/mnist/run --help
+#include "models.hpp"
 #include "options.hpp"
 #include "report.hpp"
 
@@ -13,41 +14,7 @@
 
 namespace {
 
-tesla::Sequential new_model(const Options& options) {
-  tesla::Sequential model({.seed = options.seed});
-  if (options.model == "tt") {
-    const bool even = options.ranks.rank() == 1;  // one rank for all
-    model.add_layer(tesla::TensorTrain({.in = options.in,
-                                        .out = options.out,
-                                        .rank = even ? options.ranks[0] : 0,
-                                        .ranks = even ? tesla::Shape() : options.ranks,
-                                        .activation = tesla::relu}));
-    model.add_layer(tesla::Dense({.units = 10}));
-    model.build({options.in.elements()});
-    return model;
-  }
-  model.add_layer(tesla::Input({784}));
-  if (options.model == "sparse") {
-    const std::vector<double> density =
-        options.method == "prune" ? std::vector<double>(3, 1.0)
-                                  : tesla::sparse::erdos_renyi({{300, 784}, {100, 300}, {10, 100}}, options.density);
-    const tesla::sparse::Block block{options.block[0], options.block[1]};
-    model.add_layer(
-        tesla::SparseDense({.units = 300, .density = density[0], .block = block, .activation = tesla::relu}));
-    model.add_layer(
-        tesla::SparseDense({.units = 100, .density = density[1], .block = block, .activation = tesla::relu}));
-    model.add_layer(tesla::SparseDense({.units = 10, .density = density[2]}));
-    model.build({784});
-    return model;
-  }
-  model.add_layer(tesla::Dense({.units = 300, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
-  model.add_layer(tesla::Dense({.units = 100, .activation = tesla::relu, .initializer = tesla::init::he_normal}));
-  model.add_layer(tesla::Dense({.units = 10}));
-  model.build({784});
-  return model;
-}
-
-void compile(tesla::Sequential& model, const Options& options, double rate) {
+void compile(tesla::Sequential& model, const Options& options, const tesla::schedule::LearningRate& rate) {
   const tesla::loss::SparseCategoricalCrossEntropy loss;  // integer labels, from logits
   const tesla::metric::Accuracy accuracy;
   const auto decay = [&](double suits) { return options.decay >= 0 ? options.decay : suits; };
@@ -61,6 +28,13 @@ void compile(tesla::Sequential& model, const Options& options, double rate) {
     model.compile(tesla::optim::Adam({.learning_rate = rate, .weight_decay = decay(0)}), loss, {accuracy});
   else
     model.compile(tesla::optim::AdamW({.learning_rate = rate, .weight_decay = decay(0.01)}), loss, {accuracy});
+}
+
+/// Up in the first tenth of the steps and down along a cosine; not to nothing, so that a saved model can be trained on.
+tesla::schedule::Cosine falling(double rate, const Options& options, std::size_t samples) {
+  const std::size_t steps = options.epochs * ((samples + options.batch - 1) / options.batch), rising = steps / 10;
+  return tesla::schedule::Cosine(
+      {.from = rate, .to = rate / 100, .steps = std::max<std::size_t>(steps - rising, 1), .warm_up = rising});
 }
 
 /// Images of 28 x 28 in the middle of 32 x 32.
@@ -107,10 +81,10 @@ void run(const Options& options) {
   if (!options.save.empty()) tesla::io::AtomicFile(options.save);  // that it can be written is known before training
 
   const bool compiled = !options.load.empty() && !options.new_optimizer;  // by the file
-  const double suits = options.optimizer != "sgd" ? 0.001 : options.model == "sparse" ? 0.1 : 0.05;
+  const double suits =
+      options.optimizer == "sgd" ? (options.model == "sparse" ? 0.1 : 0.05) : (options.convolutional() ? 0.002 : 0.001);
   const double rate = options.rate > 0 ? options.rate : suits;
   tesla::Sequential model = options.load.empty() ? new_model(options) : tesla::Sequential::load(options.load);
-  if (!compiled) compile(model, options, rate);
   if (model.network().output_shape().elements() != 10)
     tesla::raise<tesla::DataError>("the model in ", options.load, " has not the ten outputs that ten digits need");
 
@@ -118,9 +92,19 @@ void run(const Options& options) {
   std::printf("%s: %zu samples to train on, %zu to test on\n",
               options.data.empty() ? "drawn digits" : options.data.c_str(), digits.train.size(), digits.test.size());
   if (model.network().input_shape().elements() == 1024) digits = {padded(digits.train), padded(digits.test)};
+  if (!compiled && options.convolutional())
+    compile(model, options, falling(rate, options, digits.train.size()));
+  else if (!compiled)
+    compile(model, options, rate);
   model.summary(std::min(options.batch, digits.train.size()));
+  if (options.model == "tt-cnn" && options.load.empty()) {
+    tesla::Sequential cnn = new_convolutional(options, false);
+    const std::size_t dense = count_weights(cnn), own = count_weights(model);
+    std::printf("%zu weights in convolutions and dense layers, for the %zu of --model cnn (%.3g times fewer)\n", own,
+                dense, static_cast<double>(dense) / static_cast<double>(own));
+  }
 
-  const std::size_t last = compiled ? 0 : options.epochs / 5;
+  const std::size_t last = compiled || options.convolutional() ? 0 : options.epochs / 5;
   if (!fit(model, options, options.epochs - last, digits) && last > 0) {
     std::printf("the last %zu at a tenth of the rate:\n", last);
     compile(model, options, rate / 10);
