@@ -445,6 +445,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());
   training::check_finite<T>(x, "predict: x");
+  net().check_samples(x, "predict: x");
   built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {

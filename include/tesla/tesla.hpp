@@ -10,6 +10,7 @@
 #include <tesla/layer/connections.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
+#include <tesla/layer/embedding.hpp>
 #include <tesla/layer/input.hpp>
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>

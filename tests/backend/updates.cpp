@@ -126,3 +126,66 @@ TEMPLATE_LIST_TEST_CASE("squared_norm: of the columns and never of the padding",
     REQUIRE(result[0] > 0);
   }
 }
+
+TEMPLATE_LIST_TEST_CASE("update_rows: some rows, in any order, and no others", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  for (const Shape2& shape : shapes)
+    for (const std::size_t wanted : {0, 1, 3, 200}) {
+      const std::size_t rows = shape.rows, columns = shape.columns;
+      INFO("rows " << rows << " columns " << columns << " of them " << wanted);
+      std::vector<std::uint32_t> numbers;
+      for (std::size_t k = 0; k < std::min(wanted, rows); ++k)
+        numbers.push_back(static_cast<std::uint32_t>((7 * k + 2) % rows));
+      if (rows % 7 == 0) numbers.resize(std::min<std::size_t>(numbers.size(), rows / 7));  // none twice
+      const std::vector<T> weights = bench.random(rows * columns, 1);
+      const std::vector<T> gradient = bench.random(std::max<std::size_t>(numbers.size(), 1) * columns, 2);
+      Reals expected(weights.begin(), weights.end());
+      Reals state(weights.size());
+      for (int step = 0; step < 2; ++step)
+        for (std::size_t k = 0; k < numbers.size(); ++k)
+          for (std::size_t c = 0; c < columns; ++c) {
+            std::array<Real, 1> own{state[numbers[k] * columns + c]};
+            Momentum()(expected[numbers[k] * columns + c], Real(gradient[k * columns + c]), own);
+            state[numbers[k] * columns + c] = own[0];
+          }
+      expected.insert(expected.end(), state.begin(), state.end());
+      const auto g = bench.table(std::max<std::size_t>(numbers.size(), 1), columns, gradient);
+      const auto result = bench.repeated([&] {
+        const auto value = bench.table(rows, columns, weights), slot = bench.table(rows, columns);
+        const backend::Updated<T, 1> updated{value.matrix(), {slot.data()}};
+        for (int step = 0; step < 2; ++step)
+          bench.backend.update_rows(Momentum(), updated, static_cast<const T*>(g.data()),
+                                    std::span<const std::uint32_t>(numbers));
+        std::vector<T> all = value.values();
+        for (const T v : slot.values()) all.push_back(v);
+        return all;
+      });
+      bench.compare(result, expected, 4);
+    }
+}
+
+TEMPLATE_LIST_TEST_CASE("add_rows: many to one, and some to none", "[backend][conformance]", Cases) {
+  using T = typename TestType::Scalar;
+  Bench<TestType> bench;
+  for (const Shape2& shape : shapes)
+    for (const std::size_t count : {1, 5, 400}) {
+      const std::size_t rows = shape.rows, columns = shape.columns;
+      INFO("rows " << rows << " columns " << columns << " of " << count);
+      const std::vector<T> sums = bench.random(rows * columns, 1), values = bench.random(count * columns, 2);
+      std::vector<std::uint32_t> to(count);
+      Reals expected(sums.begin(), sums.end());
+      for (std::size_t i = 0; i < count; ++i) {
+        to[i] = i % 6 == 4 ? ~std::uint32_t{0} : static_cast<std::uint32_t>(i * i % rows);
+        for (std::size_t c = 0; c < columns && i % 6 != 4; ++c)
+          expected[to[i] * columns + c] += Real(values[i * columns + c]);
+      }
+      const auto in = bench.table(count, columns, values);
+      const auto result = bench.repeated([&] {
+        const auto out = bench.table(rows, columns, sums);
+        bench.backend.add_rows(in.matrix(), std::span<const std::uint32_t>(to), out.matrix());
+        return out.values();
+      });
+      bench.compare(result, expected, static_cast<Real>(count));
+    }
+}

@@ -19,7 +19,8 @@
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
 //   losses     cross_entropy, elementwise_loss; loss_of_sums: of sums over the features of each sample
-//   updates    update, update_product: optimizers, one pass over the parameters; squared_norm
+//   updates    update, update_product: optimizers, one pass over the parameters; update_rows: over some of their rows;
+//              add_rows: rows to those of another matrix; squared_norm
 //
 // Operands of map, map_sum and reduce are Panels, or a Features<const T>: one value a feature, the same for all
 // samples; where values, or sums, are fewer than features, they repeat: one a channel of an image. Functors are small
@@ -37,6 +38,7 @@
 #include <array>
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 namespace tesla::inline TESLA_TARGET::backend {
@@ -108,7 +110,7 @@ template <class B, class T = float>
 concept Backend = std::movable<B> &&
     requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
              Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
-             const Convolution& convolution, const Groups& groups, const Picks& picks, const Draw& draw, const ElementwiseFunction& function, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
+             const Convolution& convolution, const Groups& groups, const Picks& picks, const Draw& draw, const ElementwiseFunction& function, std::span<const std::uint32_t> numbers, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
   { B::host_memory } -> std::convertible_to<bool>;
@@ -149,6 +151,8 @@ concept Backend = std::movable<B> &&
   { b.loss_of_sums(sums, in, in, q, panels) } -> std::same_as<double>;
   b.update(update, updated, q);                              // q: the gradient, laid out as the parameter
   b.update_product(update, updated, product);                // the gradient is the product, its c is not used
+  b.update_rows(update, updated, q, numbers);                // row k of the gradient is that of row numbers[k]; none twice
+  b.add_rows(matrix, numbers, matrix);                       // row i is added to row numbers[i]; ~0: to none
   { b.squared_norm(matrix) } -> std::same_as<double>;
 };
 // clang-format on

@@ -41,6 +41,25 @@ class StoredOrder {
   virtual std::vector<std::uint32_t> order() const = 0;
 };
 
+/// Which rows of a parameter a batch uses, where its gradient has no others.
+struct UsedRows {
+  static constexpr std::uint32_t none = ~std::uint32_t{0};
+  std::vector<std::uint32_t> looked_up;  // for each value of the input its row; in the backward pass its place in `rows`
+  std::vector<std::uint32_t> rows;       // each row once; the gradient's rows are theirs, in this order
+  std::vector<std::uint32_t> places;     // of the parameter's rows in `rows`; good where that says the same
+  std::vector<std::uint32_t> summed;     // the rows of several batches, where a step sums their gradients
+
+  /// Where a row is in `rows`, from now on.
+  std::uint32_t place_of(std::uint32_t row, std::size_t all) {
+    if (places.size() != all) places.assign(all, 0), rows.reserve(std::min(all, looked_up.size()));
+    std::uint32_t& place = places[row];
+    if (place < rows.size() && rows[place] == row) return place;
+    place = static_cast<std::uint32_t>(rows.size());
+    rows.push_back(row);
+    return place;
+  }
+};
+
 /// What a layer asks for before it runs.
 class Setup {
  public:
@@ -54,7 +73,8 @@ class Setup {
     const Tensor<double>* values = nullptr;  // instead of the initialiser
     double rate = 1;                         // times the optimizer's learning rate
     std::shared_ptr<const StoredOrder> form = {};
-    bool learned = true;  // or the layer sets it itself, while it trains; then it has no gradient
+    bool learned = true;   // or the layer sets it itself, while it trains; then it has no gradient
+    bool by_rows = false;  // its gradient has the rows of Slot::used alone
     std::function<Tensor<double>(std::uint64_t seed, std::uint64_t stream)> draw = {};  // instead of the initialiser
   };
 
@@ -95,6 +115,13 @@ struct Pass {
     backend::Matrix<T> value, gradient;
     Panels<const T> dy, x;  // sum_products: the gradient is not stored
     double rate = 1;        // times the optimizer's learning rate
+    bool by_rows = false;
+    UsedRows used = {};  // by_rows: the gradient has these rows, one behind the other
+
+    /// The gradient, where it is stored.
+    backend::Matrix<T> stored() const {
+      return {gradient.data, by_rows ? used.rows.size() : gradient.rows, gradient.columns, gradient.stride};
+    }
   };
 
   B& backend;

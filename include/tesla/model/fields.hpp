@@ -6,6 +6,7 @@
 #include <tesla/layer/window.hpp>
 #include <tesla/optimizer/schedule.hpp>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,10 @@ struct FieldWriter {
   void operator()(std::string_view name, std::size_t value) { object.set(name, value); }
   void operator()(std::string_view name, double value) { object.set(name, value); }
   void operator()(std::string_view name, const std::string& value) { object.set(name, value); }
+  template <class N>
+  void operator()(std::string_view name, const std::optional<N>& value) {
+    if (value) object.set(name, *value);
+  }
   template <class N>
   void operator()(std::string_view name, const std::vector<N>& value) {
     object.set(name, io::Json::array(value));
@@ -97,6 +102,10 @@ struct FieldReader {
       value.kind = static_cast<init::Initializer::Kind>(index_of(*found, init::Initializer::names));
       value.parameter = found->get<double>("parameter");
     }
+  }
+  template <class N>
+  void operator()(std::string_view name, std::optional<N>& value) const {
+    if (object.contains(name)) value = object.get<N>(name);
   }
   template <class N>
   void operator()(std::string_view name, std::vector<N>& value) const {

@@ -6,6 +6,7 @@
 #include <tesla/io/safetensors.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
+#include <tesla/layer/embedding.hpp>
 #include <tesla/layer/input.hpp>
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>
@@ -266,6 +267,7 @@ template <class T, class B>
   consider(std::type_identity<layer::TensorTrainConv2D>());
   consider(std::type_identity<layer::Sum>());
   consider(std::type_identity<layer::Concatenate>());
+  consider(std::type_identity<layer::Embedding>());
   consider(std::type_identity<layer::SimpleRNN>());
   consider(std::type_identity<layer::LSTM>());
   consider(std::type_identity<layer::GRU>());

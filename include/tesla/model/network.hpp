@@ -139,7 +139,7 @@ class Network : public Layers<T, B> {
 
   /// From the gradient by the last output to those of all parameters.
   void backward(Workspace<T>& w) {
-    for (auto& slot : slots_) slot.dy = slot.x = {};
+    for (auto& slot : slots_) slot.dy = slot.x = {}, slot.used.rows.clear();
     std::fill(reached_.begin(), reached_.end(), false);
     for (std::size_t i = entries_.size(); i-- > first_trained_;) {
       if (entries_[i].passthrough()) continue;
@@ -284,6 +284,12 @@ class Network : public Layers<T, B> {
     Layers<T, B>::add(std::move(other), std::move(values));
   }
 
+  /// Layers that read the samples themselves say which of them they have no use for; `what` names the array.
+  [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const {
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      if (!entries_[i].passthrough() && wiring_.sources(i)[0] == model_input) entries_[i].node->check_samples(x, what);
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
@@ -386,6 +392,7 @@ class Network : public Layers<T, B> {
       slot.value = store_.matrix(store_.values(), p);
       slot.gradient = store_.matrix(store_.gradients(), p);
       slot.rate = p.rate;
+      slot.by_rows = p.by_rows;
       slots_.push_back(slot);
     }
     first_trained_ = entries_.size();

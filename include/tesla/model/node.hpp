@@ -57,6 +57,8 @@ class LayerNode {
   virtual std::string note() const = 0;
   /// The activation that the layer ends with, if it can run without it; the layer may be nothing else.
   virtual const layer::Activation* movable_activation() const = 0;
+  /// Raises an error about samples that the layer has no use for; `what` names the array.
+  virtual void check_samples(const ArrayView& x, std::string_view what) const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
   virtual void backward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const = 0;
   /// The same for a layer where branches meet.
@@ -101,6 +103,9 @@ class LayerNodeOf final : public LayerNode<T, B> {
     else if constexpr (requires { L::activation_can_move; })
       return layer_.activation.grows() ? &layer_.activation : nullptr;
     return nullptr;
+  }
+  [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const override {
+    if constexpr (requires { layer_.check_samples(x, what); }) layer_.check_samples(x, what);
   }
   const L& layer() const { return layer_; }
   L& layer() { return layer_; }

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
@@ -19,6 +20,8 @@ struct StepOptions {
   double factor = 1;                         // of the learning rate
   std::optional<double> learning_rate = {};  // instead of the optimizer's
   std::optional<double> weight_decay = {};   // instead of the optimizer's
+  // The rows that are changed, if not all: the gradient has these alone, one behind the other.
+  std::optional<std::span<const std::uint32_t>> rows = {};
 };
 
 namespace detail {
@@ -85,19 +88,19 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
       set(now_.weight_decay, options.weight_decay.value_or(static_cast<double>(optimizer_.weight_decay)));
     const auto rule = now_.at(options.step);
     if constexpr (optim::RuleOfDirections<decltype(rule)>) {
-      // The direction takes the place of the gradient.
-      backend::Updated<T, O::slots + 1> updated{value, {}};
-      for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
-      updated.slots[O::slots] = gradient;
-      backend.update(detail::Direct<decltype(now_.at(1)), O::slots>{rule}, updated, gradient);
-      const backend::Matrix<T> directions{gradient, value.rows, value.columns, value.stride};
-      const double scale =
-          rule.scale(std::sqrt(backend.squared_norm(value)), std::sqrt(backend.squared_norm(directions)));
-      backend.update(detail::Move{scale}, backend::Updated<T, 0>{value, {}}, gradient);
+      if (!options.rows) return go(backend, rule, value, slots, 0, gradient);
+      // Each row is a parameter of its own.
+      for (const std::uint32_t row : *options.rows) {
+        const backend::Matrix<T> own{value.row(row), 1, value.columns, value.stride};
+        go(backend, rule, own, slots, row * value.stride, gradient);
+        gradient += value.stride;
+      }
     } else {
       backend::Updated<T, O::slots> updated{value, {}};
       for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i];
-      if (gradient != nullptr)
+      if (options.rows)
+        backend.update_rows(rule, updated, gradient, *options.rows);
+      else if (gradient != nullptr)
         backend.update(rule, updated, gradient);
       else
         backend.update_product(rule, updated, product);
@@ -116,6 +119,19 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
   static constexpr bool has_rate = requires(O o) { o.learning_rate = 1.0; };
   static constexpr bool has_weight_decay = requires(O o) { o.weight_decay = 1.0; };
 
+  /// A step of a rule of directions. The direction takes the place of the gradient.
+  template <class Rule>
+  static void go(B& backend, const Rule& rule, const backend::Matrix<T>& value, std::span<T* const> slots,
+                 std::size_t offset, T* gradient) {
+    backend::Updated<T, O::slots + 1> updated{value, {}};
+    for (std::size_t i = 0; i < O::slots; ++i) updated.slots[i] = slots[i] + offset;
+    updated.slots[O::slots] = gradient;
+    backend.update(detail::Direct<Rule, O::slots>{rule}, updated, gradient);
+    const backend::Matrix<T> directions{gradient, value.rows, value.columns, value.stride};
+    const double scale =
+        rule.scale(std::sqrt(backend.squared_norm(value)), std::sqrt(backend.squared_norm(directions)));
+    backend.update(detail::Move{scale}, backend::Updated<T, 0>{value, {}}, gradient);
+  }
   template <class X>
   static void set(X& option, double value) {
     option = static_cast<X>(value);

@@ -21,7 +21,7 @@ struct ParameterPlace {
   std::size_t layer, offset, rows, columns, stride;
   double rate = 1;  // times the optimizer's learning rate
   std::shared_ptr<const layer::StoredOrder> form = {};
-  bool learned = true;
+  bool learned = true, by_rows = false;
 
   std::size_t size() const { return rows * stride; }
 };
@@ -38,7 +38,7 @@ class ParameterStore {
     const std::size_t rows = p.form || shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
-    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned});
+    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned, p.by_rows});
     size_ += rows * stride;
     return places_.size() - 1;
   }

@@ -31,6 +31,7 @@ class Loader {
       raise<ShapeError>(what, "sample_weight: ", samples.x.samples(),
                         " samples need as many weights, not an array of shape ", samples.weight.shape());
     largest_ = check_finite<T>(samples.x, text(what, "x"));
+    network.check_samples(samples.x, text(what, "x"));
     check_finite<T>(samples.weight, text(what, "sample_weight"));
     check_weights(what);
     if (targets_ == loss::Targets::values) {

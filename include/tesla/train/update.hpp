@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace tesla::inline TESLA_TARGET::training {
 
@@ -60,15 +62,19 @@ class Update {
   /// The gradient of l1 |w| + l2 w^2.
   void add_penalty(Slot& s, const model::GroupOptions& group) {
     if (group.l1 == 0 && group.l2 == 0) return;
-    const auto panels = [](const backend::Matrix<T>& m) { return Panels<T>{m.data, m.rows * m.stride, 1, 1}; };
-    net_.backend().map(
-        [l1 = group.l1, l2 = group.l2](auto g, auto w) {
-          using math::select, math::number;
-          using V = decltype(g);
-          const V zero = number<V>(0), one = number<V>(l1);
-          return g + number<V>(2 * l2) * w + V(select(w > zero, one, V(select(w < zero, V(zero - one), zero))));
-        },
-        panels(s.gradient), Panels<const T>(panels(s.gradient)), Panels<const T>(panels(s.value)));
+    const auto add = [&](T* gradient, T* value, std::size_t n) {
+      net_.backend().map(
+          [l1 = group.l1, l2 = group.l2](auto g, auto w) {
+            using math::select, math::number;
+            using V = decltype(g);
+            const V zero = number<V>(0), one = number<V>(l1);
+            return g + number<V>(2 * l2) * w + V(select(w > zero, one, V(select(w < zero, V(zero - one), zero))));
+          },
+          Panels<T>{gradient, n, 1, 1}, Panels<const T>{gradient, n, 1, 1}, Panels<const T>{value, n, 1, 1});
+    };
+    if (!s.by_rows) return add(s.gradient.data, s.value.data, s.value.rows * s.value.stride);
+    for (std::size_t k = 0; k < s.used.rows.size(); ++k)
+      add(s.gradient.row(k), s.value.row(s.used.rows[k]), s.value.stride);
   }
 
   void sum(const Share& share) {
@@ -84,6 +90,10 @@ class Update {
       if (settings_[i].frozen) continue;
       store_gradient(slots[i]);
       const auto& place = store.places()[i];
+      if (slots[i].by_rows) {
+        sum_rows(slots[i], sums_.data() + place.offset, share);
+        continue;
+      }
       const Panels<T> own{slots[i].gradient.data, place.size(), 1, 1};
       const Panels<T> so_far{sums_.data() + place.offset, place.size(), 1, 1};
       const auto scaled = [scale = share.of_step](auto g) { return math::number<decltype(g)>(scale) * g; };
@@ -93,6 +103,29 @@ class Update {
         net_.backend().map(scaled, to, Panels<const T>(own));
       else
         net_.backend().map(added, to, Panels<const T>(own), Panels<const T>(so_far));
+    }
+  }
+
+  /// The sums of rows that no batch of a step has used are zero, and stay so.
+  void sum_rows(Slot& s, T* sums, const Share& share) {
+    const std::size_t stride = s.gradient.stride;
+    const auto row = [stride](T* data, std::size_t r) { return Panels<T>{data + r * stride, stride, 1, 1}; };
+    std::vector<std::uint32_t>& all = s.used.summed;
+    if (share.first) all.clear();
+    const auto added = [scale = share.of_step](auto g, auto sum) { return sum + math::number<decltype(g)>(scale) * g; };
+    for (std::size_t k = 0; k < s.used.rows.size(); ++k) {
+      const Panels<T> to = row(sums, s.used.rows[k]);
+      net_.backend().map(added, to, Panels<const T>(row(s.gradient.data, k)), Panels<const T>(to));
+    }
+    all.insert(all.end(), s.used.rows.begin(), s.used.rows.end());
+    std::sort(all.begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
+    if (!share.last) return;
+    s.used.rows = all;
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      const Panels<T> from = row(sums, all[k]);
+      net_.backend().map([](auto g) { return g; }, row(s.gradient.data, k), Panels<const T>(from));
+      net_.backend().fill(from.data, stride, T(0));
     }
   }
 
@@ -123,7 +156,7 @@ class Update {
         continue;
       store_gradient(s);
       add_penalty(s, settings_[i].group);
-      const double own = backend.squared_norm(s.gradient);
+      const double own = backend.squared_norm(s.stored());
       check(own, net_.store().places()[i].name);
       squares += own;
     }
@@ -133,7 +166,7 @@ class Update {
     if (norm <= clip) return;
     for (std::size_t i = 0; i < slots.size(); ++i) {
       if (settings_[i].frozen) continue;
-      const backend::Matrix<T>& g = slots[i].gradient;
+      const backend::Matrix<T> g = slots[i].stored();
       const Panels<T> all{g.data, g.rows * g.stride, 1, 1};
       backend.map([scale = clip / (norm + 1e-6)](auto v) { return v * math::number<decltype(v)>(scale); }, all,
                   Panels<const T>(all));
@@ -153,6 +186,8 @@ class Update {
       if (settings_[i].frozen) continue;
       options.factor = slots[i].rate * settings_[i].group.rate * (training_.rate ? 1 : training_.rate_factor);
       options.weight_decay = settings_[i].group.weight_decay;
+      options.rows.reset();
+      if (slots[i].by_rows) options.rows = slots[i].used.rows;
       for (std::size_t s = 0; s < state.size(); ++s) state[s] = store.slot(s) + store.places()[i].offset;
       if (slots[i].dy)
         training_.optimizer->update(backend, options, slots[i].value, state, nullptr,

@@ -214,6 +214,14 @@ class Cpu {
     for (std::size_t s = 0; s < Slots; ++s) epilogue.slots[s] = parameter.slots[s];
     cpu::update_product(gradient, epilogue);
   }
+  template <class F, class T, std::size_t Slots>
+  void update_rows(const F& f, Updated<T, Slots> parameter, const T* gradient, std::span<const std::uint32_t> rows) {
+    cpu::update_rows<T, Slots>(&cpu::update_kernel<T, F, Slots>, &f, parameter, gradient, rows);
+  }
+  template <class T>
+  void add_rows(Matrix<T> in, std::span<const std::uint32_t> to, Matrix<T> out) {
+    cpu::add_rows(in, to, out);
+  }
   template <class T>
   double squared_norm(Matrix<T> m) {
     return cpu::squared_norm(m);

@@ -246,6 +246,39 @@ void update(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& p
   });
 }
 
+/// The same over some rows, whose gradients follow each other.
+template <class T, std::size_t Slots>
+void update_rows(UpdateKernel<T> kernel, const void* rule, const Updated<T, Slots>& parameter, const T* gradient,
+                 std::span<const std::uint32_t> rows) {
+  const std::size_t stride = parameter.value.stride;
+  parallel_for(rows.size(), nanoseconds::update<T> * static_cast<double>(stride),
+               [&](std::size_t begin, std::size_t end) {
+                 std::array<T*, Slots + 1> slots{};
+                 for (std::size_t k = begin; k < end; ++k) {
+                   if (k + 4 < end) __builtin_prefetch(parameter.value.row(rows[k + 4]), 1);
+                   for (std::size_t s = 0; s < Slots; ++s) slots[s] = parameter.slots[s] + rows[k] * stride;
+                   kernel(rule, {parameter.value.row(rows[k]), slots.data(), 0, gradient + k * stride, 0, T(1), 1,
+                                 parameter.value.stride});
+                 }
+               });
+}
+
+/// Each thread adds some columns of all rows, so that every sum has one order.
+template <class T>
+[[gnu::noinline]] void add_rows(const Matrix<T>& in, std::span<const std::uint32_t> to, const Matrix<T>& out) {
+  constexpr std::size_t run = 2 * cache_line / sizeof(T);
+  parallel_for((out.columns + run - 1) / run, nanoseconds::value<T> * static_cast<double>(run * to.size()),
+               [&](std::size_t begin, std::size_t end) {
+                 const std::size_t first = begin * run, n = std::min(end * run, out.columns) - first;
+                 for (std::size_t i = 0; i < to.size(); ++i) {
+                   if (to[i] == ~std::uint32_t{0}) continue;
+                   const T* const from = in.row(i) + first;
+                   T* const sum = out.row(to[i]) + first;
+                   for (std::size_t c = 0; c < n; ++c) sum[c] += from[c];
+                 }
+               });
+}
+
 /// Of the columns, not of the padding.
 template <class T>
 [[gnu::noinline]] double squared_norm(const Matrix<T>& m) {

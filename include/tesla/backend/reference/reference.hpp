@@ -329,6 +329,18 @@ class Reference {
     multiply(gradient);
     update(f, parameter, stored.data());
   }
+  template <class F, class T, std::size_t Slots>
+  void update_rows(const F& f, Updated<T, Slots> parameter, const T* gradient, std::span<const std::uint32_t> rows) {
+    const std::size_t stride = parameter.value.stride;
+    for (std::size_t k = 0; k < rows.size(); ++k)
+      for (std::size_t c = 0; c < parameter.value.columns; ++c)
+        step(f, parameter, rows[k] * stride + c, gradient[k * stride + c]);
+  }
+  template <class T>
+  void add_rows(Matrix<T> in, std::span<const std::uint32_t> to, Matrix<T> out) {
+    for (std::size_t i = 0; i < to.size(); ++i)
+      for (std::size_t c = 0; c < out.columns && to[i] != ~std::uint32_t{0}; ++c) out.row(to[i])[c] += in.row(i)[c];
+  }
   template <class T>
   double squared_norm(Matrix<T> m) {
     double total = 0;
