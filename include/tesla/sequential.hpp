@@ -5,6 +5,7 @@
 #include <tesla/model/file.hpp>
 #include <tesla/model/network.hpp>
 #include <tesla/model/summary.hpp>
+#include <tesla/train/built_for.hpp>
 #include <tesla/train/callback.hpp>
 #include <tesla/train/controls.hpp>
 #include <tesla/train/interrupt.hpp>
@@ -42,6 +43,7 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
     must_not_fit("assignment");
     network_ = std::move(other.network_);
     training_ = std::move(other.training_);
+    step_loader_ = {};
     return *this;
   }
 
@@ -69,9 +71,18 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
 
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
+    check_owner("compile", optimizer);
     training_.set_loss(std::move(loss), std::move(metrics));
     training_.set_optimizer(std::move(optimizer));
     net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
+  }
+  /// The same for steps that go on: an optimizer made for this model's parameters keeps its state, and the metrics
+  /// stay.
+  template <loss::Loss L, optim::Optimizer O>
+  void train_with(const L& loss, const O& optimizer) {
+    check_owner("train_with", optimizer);
+    if (!training_.has_loss(loss)) training_.set_loss(loss, training_.metrics);
+    if (training_.begin_or_go_on(optimizer)) net().store().allocate_slots(training_.optimizer->slots());
   }
 
   /// Trains on samples; the history has one entry an epoch. On an error the parameters are as the last good step left
@@ -84,24 +95,22 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   /// The loss and the metrics over samples.
   Scores evaluate(const data::Samples& samples, const EvaluateOptions& options = {}) {
     need_compiled("evaluate");
-    BuiltFor built = build_for(samples.x);
-    Loader loader(samples, net(), *training_.loss, "evaluate: ");
-    built.keep();
-    Scorer scorer(training_.metrics, loader.scope());
-    evaluate(loader, checked_batch(options.batch_size, "evaluate"), scorer);
-    Scores scores;
-    scorer.write(scores);
-    if (const double loss = scores.entry("loss"); !is_finite(loss))
-      raise<DataError>("evaluate: the loss is ", loss, "; parameters, data or targets are too large for it");
+    Scores scores = evaluate(samples, *training_.loss, training_.metrics, options);
+    training_.scored = training_.metrics;
     return scores;
   }
   Scores evaluate(const ArrayView& x, const ArrayView& y, const EvaluateOptions& options = {}) {
     return evaluate(data::Samples(x, y), options);
   }
+  /// Any loss over samples, alone: what the model was compiled with stays.
+  template <loss::Loss L>
+  Scores evaluate(const data::Samples& samples, const L& loss, const EvaluateOptions& options = {}) {
+    return evaluate(samples, model::LossNodeOf<L, T, B>(loss), {}, options);
+  }
 
   /// One row of outputs for each sample.
   Tensor<T> predict(const ArrayView& x, const PredictOptions& options = {}) {
-    BuiltFor built = build_for(x, false);
+    BuiltFor built(net(), x, false);
     Tensor<T> result(net().output_shape().with_front(x.samples()));
     predict_into(x, std::span<T>(result.data(), result.size()), options);
     built.keep();
@@ -113,6 +122,16 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   /// One step of the optimizer on one batch; returns the loss before it.
   double train_step(const data::Samples& batch);
   double train_step(const ArrayView& x, const ArrayView& y) { return train_step(data::Samples(x, y)); }
+  /// The same with any loss, and an optimizer made for this model's parameters.
+  template <loss::Loss L, optim::Optimizer O>
+  requires requires(const O& o) { optim::Binding(o.binding); }
+  double train_step(const data::Samples& batch, const L& loss, const O& optimizer) {
+    if (optimizer.binding.model == 0)
+      raise<UsageError>("train_step: this ", O::kind, " would begin anew with each step; make it with optim::", O::kind,
+                        "(model.parameters(), {...}), and give it to all of them");
+    train_with(loss, optimizer);
+    return train_step(batch);
+  }
 
   /// All parameters, in the order of the layers. They refer to the model.
   std::vector<model::Parameter<T, B>> parameters() {
@@ -196,6 +215,7 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   model::Training<T, B>& training() { return training_; }
 
  private:
+  using BuiltFor = training::BuiltFor<T, B>;
   using Loader = training::Loader<T, B>;
   using Scorer = training::Scorer<T, B>;
   using Event = typename callback::AnyCallback<BasicSequential>::Event;
@@ -213,37 +233,18 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
     net();
     if (!training_.loss) raise<UsageError>(who, ": call compile(optimizer, loss, metrics) first");
   }
+  template <class O>
+  void check_owner(std::string_view who, const O& optimizer) const {
+    const std::uint64_t owner = training_.binding_of(optimizer).model;
+    if (owner != 0 && owner != net().store().owner())
+      raise<UsageError>(who, ": this ", O::kind,
+                        " was made with the parameters of another model; make one with optim::", O::kind,
+                        "(model.parameters(), {...}) of this one");
+  }
   void need_built(std::string_view who) {
     if (!net().built() && net().wanted_input().rank() != 0) net().build(net().wanted_input());
     if (!net().built())
       raise<UsageError>(who, ": the model does not know its input's shape yet; call build(shape) or fit first");
-  }
-  /// Takes back a build that the data of a call asked for, if the call then refuses the data.
-  struct BuiltFor {
-    model::Network<T, B>* network;  // null: it was built before, or the data is fine
-    BuiltFor(model::Network<T, B>* n) : network(n) {}
-    BuiltFor(const BuiltFor&) = delete;
-    BuiltFor& operator=(const BuiltFor&) = delete;
-    ~BuiltFor() {
-      if (network != nullptr) network->unbuild();
-    }
-    void keep() { network = nullptr; }
-  };
-  // With targets beside it, an array of one extent is samples of one value.
-  BuiltFor build_for(const ArrayView& x, bool with_targets = true) {
-    if (net().built()) return {nullptr};
-    if (x.empty()) raise<DataError>("x: there are no values in an array of shape ", x.shape());
-    Shape sample = net().wanted_input();
-    if (sample.rank() == 0 && x.shape().rank() == 1) {
-      if (!with_targets)
-        raise<ShapeError>("x: the model does not know its input's shape yet, and an array of shape ", x.shape(),
-                          " does not tell; call build(shape) first, or use view(x, {samples, features})");
-      sample = {1};
-    } else if (sample.rank() == 0) {
-      sample = x.shape().tail();
-    }
-    net().build(sample);
-    return {&net()};
   }
   void need_slots() {
     auto& store = net().store();
@@ -261,11 +262,14 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
 
   double step(Loader& loader, const std::uint32_t* order, std::size_t first, std::size_t count, Scorer* scorer,
               const training::Share& share, backend::Memory<T, B>& sums, const training::StepName& name);
-  void evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer);
+  Scores evaluate(const data::Samples& samples, const model::LossNode<T, B>& loss,
+                  const std::vector<model::AnyMetric<T>>& metrics, const EvaluateOptions& options);
+  void evaluate(Loader& loader, const model::LossNode<T, B>& loss, std::size_t batch_size, Scorer& scorer);
 
   std::unique_ptr<model::Network<T, B>> network_;
   bool fitting_ = false;
   model::Training<T, B> training_;
+  Loader step_loader_;  // of train_step, for its memory
 };
 
 template <class T, class B>
@@ -306,7 +310,7 @@ template <class T, class B>
   data::Samples samples = given;
   if (!options.sample_weight.empty()) samples.weight = options.sample_weight;
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
-  BuiltFor built = build_for(samples.x);
+  BuiltFor built(net(), samples.x);
   need_slots();
   training_.batch_size = batch_size;
   Loader loader(samples, net(), *training_.loss, "fit: ");
@@ -383,7 +387,8 @@ template <class T, class B>
     training_.scored = scorer.metrics();
     if (validation) {
       const training::WithAverages<T, B> averaged(net(), training_);
-      evaluate(*validation, std::max<std::size_t>(batch_size, 64), *validation_scorer);
+      evaluate(*validation, *training_.loss, std::max<std::size_t>(batch_size, 64), *validation_scorer);
+      training_.scored = validation_scorer->metrics();
       validation_scorer->write(scores);
     }
     for (const auto& [name, value] : scores) {
@@ -410,16 +415,33 @@ template <class T, class B>
 template <class T, class B>
 double BasicSequential<T, B>::train_step(const data::Samples& batch) {
   need_compiled("train_step");
-  BuiltFor built = build_for(batch.x);
+  BuiltFor built(net(), batch.x);
   need_slots();
-  Loader loader(batch, net(), *training_.loss, "train_step: ");
+  step_loader_.take(batch, net(), *training_.loss, "train_step: ");
   built.keep();
   backend::Memory<T, B> none;
-  return step(loader, nullptr, 0, loader.size(), nullptr, {}, none, {"train_step"});
+  return step(step_loader_, nullptr, 0, step_loader_.size(), nullptr, {}, none, {"train_step"});
 }
 
 template <class T, class B>
-void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Scorer& scorer) {
+[[gnu::cold]] Scores BasicSequential<T, B>::evaluate(const data::Samples& samples, const model::LossNode<T, B>& loss,
+                                                     const std::vector<model::AnyMetric<T>>& metrics,
+                                                     const EvaluateOptions& options) {
+  BuiltFor built(net(), samples.x);
+  Loader loader(samples, net(), loss, "evaluate: ");
+  built.keep();
+  Scorer scorer(metrics, loader.scope());
+  evaluate(loader, loss, checked_batch(options.batch_size, "evaluate"), scorer);
+  Scores scores;
+  scorer.write(scores);
+  if (const double value = scores.entry("loss"); !is_finite(value))
+    raise<DataError>("evaluate: the loss is ", value, "; parameters, data or targets are too large for it");
+  return scores;
+}
+
+template <class T, class B>
+void BasicSequential<T, B>::evaluate(Loader& loader, const model::LossNode<T, B>& loss, std::size_t batch_size,
+                                     Scorer& scorer) {
   const FlushSubnormals flush;
   B& backend = net().backend();
   scorer.reset();
@@ -429,15 +451,14 @@ void BasicSequential<T, B>::evaluate(Loader& loader, std::size_t batch_size, Sco
     const backend::Target<T> target = loader.load(backend, w, nullptr, first);
     net().forward(w);
     const Panels<const T> y = w.output(net().entries().size() - 1);
-    const double loss = training_.loss->evaluate(backend, y, target, w.weights(), Panels<T>());
-    scorer.add(backend, loss, y, target.values, loader);
+    const double value = loss.evaluate(backend, y, target, w.weights(), Panels<T>());
+    scorer.add(backend, value, y, target.values, loader);
   }
-  training_.scored = scorer.metrics();
 }
 
 template <class T, class B>
 void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, const PredictOptions& options) {
-  BuiltFor built = build_for(x, false);
+  BuiltFor built(net(), x, false);
   const std::size_t batch_size = checked_batch(options.batch_size, "predict");
   const std::size_t features = net().output_shape().elements();
   training::check_input(x, net().input_shape().elements(), "predict: x");

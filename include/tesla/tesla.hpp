@@ -4,6 +4,7 @@
 #include <tesla/backend/cpu/cpu.hpp>
 #include <tesla/backend/reference/reference.hpp>
 #include <tesla/compress.hpp>
+#include <tesla/data/batches.hpp>
 #include <tesla/data/digits.hpp>
 #include <tesla/data/mnist.hpp>
 #include <tesla/layer/activation.hpp>
@@ -44,6 +45,8 @@
 #include <tesla/optimizer/schedule.hpp>
 #include <tesla/optimizer/sgd.hpp>
 #include <tesla/sequential.hpp>
+#include <tesla/tensor_network.hpp>
+#include <tesla/train.hpp>
 #include <tesla/train/log.hpp>
 #include <tesla/train/monitor.hpp>
 #include <tesla/train/on_event.hpp>

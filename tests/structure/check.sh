@@ -3,7 +3,7 @@
 #
 # A header includes only from its own room or from rooms above it in this list. Change the order here, and only here.
 rooms="core tensor io backend network layer loss metric optimizer model data train
-       sequential.hpp tensor_network.hpp compress.hpp
+       sequential.hpp tensor_network.hpp train.hpp compress.hpp
        tesla.hpp"
 most_lines=500
 

@@ -8,6 +8,7 @@
 
 #include <concepts>
 #include <string_view>
+#include <type_traits>
 
 namespace tesla::inline TESLA_TARGET::loss {
 
@@ -43,6 +44,7 @@ struct Custom {
   F function;
 
   Targets targets() const { return Targets::values; }
+  void fields(auto&&) requires std::is_empty_v<F> {}
   template <class T, class B>
   double operator()(B& backend, Panels<const T> prediction, backend::Target<T> target, const T* weights,
                     Panels<T> gradient) const {

@@ -6,8 +6,12 @@
 #include <tesla/layer/window.hpp>
 #include <tesla/optimizer/schedule.hpp>
 
+#include <bit>
+#include <concepts>
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace tesla::inline TESLA_TARGET::model {
@@ -145,6 +149,50 @@ io::Json options_of(X x) {
   FieldWriter writer;
   if constexpr (requires { x.fields(writer); }) x.fields(writer);
   return std::move(writer.object);
+}
+
+/// Makes one number of options, without allocating.
+struct FieldHash {
+  std::uint64_t value = 0;
+  bool complete = true;  // whether it knows all their types
+
+  template <class V>
+  void operator()(std::string_view, const V& field) {
+    add(field);
+  }
+  void operator()(std::string_view, schedule::LearningRate& rate) {
+    for (const char letter : rate.kind()) add(letter);
+    rate.fields(*this);
+  }
+
+ private:
+  template <class V>
+  void add(const V& field) {
+    if constexpr (std::floating_point<V>)
+      mix(std::bit_cast<std::uint64_t>(static_cast<double>(field)));
+    else if constexpr (std::integral<V> || std::is_enum_v<V>)
+      mix(static_cast<std::uint64_t>(field));
+    else if constexpr (requires { field.begin(), field.size(); }) {
+      mix(field.size());
+      for (const auto& one : field) add(one);
+    } else
+      complete = false;
+  }
+  void mix(std::uint64_t bits) {
+    value = (value ^ bits) * 0x9E3779B97F4A7C15;
+    value ^= value >> 29;
+  }
+};
+
+/// Equal for equal options of a type; none where that cannot be told.
+template <class X>
+std::optional<std::uint64_t> hash_of_options(const X& x) {
+  FieldHash hash;
+  if constexpr (requires(X & y) { y.fields(hash); })
+    const_cast<X&>(x).fields(hash);  // it lists them to be set too, which this does not
+  else if constexpr (!std::is_empty_v<X>)
+    hash.complete = false;
+  return hash.complete ? std::optional(hash.value) : std::nullopt;
 }
 
 }  // namespace tesla::inline TESLA_TARGET::model

@@ -206,6 +206,7 @@ template <class T, class B>
   if (contents.rules) training.rules = *contents.rules;
   training.averaged_steps = contents.averaged_steps;
   training.averages_in_place = contents.averages_in_place;
+  training.from_file = true;
 }
 
 template <class X>

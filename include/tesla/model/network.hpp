@@ -35,7 +35,8 @@ class Network : public Layers<T, B> {
   using Slot = typename layer::Pass<T, B>::Slot;
   static constexpr std::size_t no_layer = model_input;
 
-  explicit Network(std::uint64_t seed) : backend_(std::make_unique<B>()), store_(*backend_), seed_(seed) {}
+  explicit Network(std::uint64_t seed)
+      : backend_(std::make_unique<B>()), store_(*backend_, next_stamp()), seed_(seed) {}
 
   B& backend() const { return *backend_; }
   ParameterStore<T, B>& store() { return store_; }
@@ -60,7 +61,7 @@ class Network : public Layers<T, B> {
     if (entries_.empty()) raise<UsageError>("build: the model has no layers; add some with add_layer");
     if (input.rank() == 0 || input.elements() == 0)
       raise<ShapeError>("build: samples need at least one feature, not shape ", input);
-    ParameterStore<T, B> store(*backend_);
+    ParameterStore<T, B> store(*backend_, store_.owner());
     std::vector<layer::Setup> setups;
     std::vector<Shape> shapes{input};
     std::vector<std::size_t> first;

@@ -7,7 +7,9 @@
 #include <tesla/metric/metric.hpp>
 #include <tesla/model/fields.hpp>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -171,7 +173,9 @@ class LossNode {
 template <class L, class T, class B>
 class LossNodeOf final : public LossNode<T, B> {
  public:
-  explicit LossNodeOf(L loss) : LossNode<T, B>(facts_of(loss)), loss_(std::move(loss)) {}
+  explicit LossNodeOf(L loss) : LossNode<T, B>(facts_of(loss)), loss_(std::move(loss)), hash_(hash_of_options(loss_)) {}
+  /// Whether it is known to be the same loss.
+  bool is(const L& loss) const { return hash_ && hash_ == hash_of_options(loss); }
   double evaluate(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
                   Panels<T> gradient) const override {
     return loss_(backend, y, target, weights, gradient);
@@ -190,6 +194,7 @@ class LossNodeOf final : public LossNode<T, B> {
     return facts;
   }
   L loss_;
+  std::optional<std::uint64_t> hash_;
 };
 
 template <class T>

@@ -78,7 +78,12 @@ template <class O, class T, class B>
 class OptimizerNodeOf final : public OptimizerNode<T, B> {
  public:
   explicit OptimizerNodeOf(O optimizer)
-      : OptimizerNode<T, B>(facts_of(optimizer)), optimizer_(std::move(optimizer)), now_(optimizer_) {}
+      : OptimizerNode<T, B>(facts_of(optimizer)),
+        optimizer_(std::move(optimizer)),
+        now_(optimizer_),
+        hash_(hash_of_options(optimizer_)) {}
+  /// Whether it is known to have the same options.
+  bool is(const O& optimizer) const { return hash_ && hash_ == hash_of_options(optimizer); }
 
   void update(B& backend, const StepOptions& options, const backend::Matrix<T>& value, std::span<T* const> slots,
               T* gradient, const backend::Product<T>& product) override {
@@ -147,6 +152,7 @@ class OptimizerNodeOf final : public OptimizerNode<T, B> {
   }
   O optimizer_;
   O now_;  // the same, with the rate and the weight decay of the step at hand
+  std::optional<std::uint64_t> hash_;
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

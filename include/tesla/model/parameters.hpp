@@ -30,7 +30,7 @@ template <class T, class B>
 class ParameterStore {
  public:
   ParameterStore() = default;
-  explicit ParameterStore(B& backend) : backend_(&backend) {}
+  ParameterStore(B& backend, std::uint64_t owner) : backend_(&backend), owner_(owner) {}
 
   [[gnu::cold]] std::size_t add(std::string name, const layer::Setup::Parameter& p, std::size_t layer) {
     const Shape& shape = p.shape;
@@ -60,6 +60,8 @@ class ParameterStore {
   }
 
   const std::vector<ParameterPlace>& places() const { return places_; }
+  /// A number of the network's own, never 0.
+  std::uint64_t owner() const { return owner_; }
   /// The place of the same name and shape, or nullptr.
   const ParameterPlace* find(const ParameterPlace& other) const {
     for (const ParameterPlace& p : places_)
@@ -156,6 +158,7 @@ class ParameterStore {
   std::vector<T*> slot_pointers_;
   bool averaged_ = false;
   std::uint64_t stamp_ = 0;
+  std::uint64_t owner_ = 0;
 };
 
 /// One parameter, to read and to set. It refers to its model, which must outlive it.
@@ -167,6 +170,9 @@ class Parameter {
   const std::string& name() const { return place().name; }
   const Shape& shape() const { return place().shape; }
   std::size_t size() const { return shape().elements(); }
+  /// A number that all parameters of the model share with no other model's, and how many they are.
+  std::uint64_t owner() const { return store_->owner(); }
+  std::size_t siblings() const { return store_->places().size(); }
 
   /// The values, row-major, in host memory.
   Tensor<T> value() const { return store_->read(store_->values(), place()); }

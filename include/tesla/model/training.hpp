@@ -6,6 +6,7 @@
 #include <tesla/model/rules.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,13 +28,40 @@ struct Training {
   ParameterRules rules;              // what is frozen, and groups
   std::size_t averaged_steps = 0;    // that the averages of the parameters have seen
   bool averages_in_place = false;    // the averages are where the parameters were, and these where the averages were
+  std::uint64_t bound = 0;           // Binding::optimizer of the optimizer; 0: it was not made for parameters
+  bool from_file = false;            // the optimizer was read from a file, and goes on in the first one of its type
 
   template <class O>
   void set_optimizer(O new_optimizer) {
+    bound = binding_of(new_optimizer).optimizer, from_file = false;
     optimizer = std::make_unique<OptimizerNodeOf<O, T, B>>(std::move(new_optimizer));
     step = averaged_steps = 0;
     rate_factor = 1, rate.reset();
     averages_in_place = false;
+  }
+  /// The same, but an optimizer that made the last steps goes on; options that it has changed count from now on.
+  /// Returns whether it begins anew.
+  template <class O>
+  bool begin_or_go_on(const O& next) {
+    const auto* const node = dynamic_cast<const OptimizerNodeOf<O, T, B>*>(optimizer.get());
+    const std::uint64_t own = binding_of(next).optimizer;
+    if (node == nullptr || own == 0 || (own != bound && !from_file)) {
+      set_optimizer(next);
+      return true;
+    }
+    bound = own, from_file = false;
+    if (!node->is(next)) optimizer = std::make_unique<OptimizerNodeOf<O, T, B>>(next);
+    return false;
+  }
+  template <class O>
+  static optim::Binding binding_of(const O& optimizer) {
+    if constexpr (requires { optim::Binding(optimizer.binding); }) return optimizer.binding;
+    return {};
+  }
+  template <class L>
+  bool has_loss(const L& wanted) const {
+    const auto* const node = dynamic_cast<const LossNodeOf<L, T, B>*>(loss.get());
+    return node != nullptr && node->is(wanted);
   }
   /// The learning rate of the next step.
   double learning_rate() const { return rate.value_or(optimizer->learning_rate(step + 1) * rate_factor); }

@@ -18,9 +18,15 @@ struct Adagrad : AdagradOptions {
   static constexpr std::string_view kind = "Adagrad";
   static constexpr std::size_t slots = 1;
   static constexpr std::array<bool, 1> squares{true};
+  Binding binding = {};
 
   Adagrad() = default;
   explicit Adagrad(const AdagradOptions& options) : AdagradOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit Adagrad(const P& parameters, const AdagradOptions& options = {}) : Adagrad(options) {
+    binding = {kind, parameters};
+  }
 
   /// Every option in its range, or a UsageError.
   [[gnu::cold]] void check() const {

@@ -80,9 +80,15 @@ struct Adam : AdamOptions {
   static constexpr std::string_view kind = "Adam";
   static constexpr std::size_t slots = 2;
   static constexpr std::array<bool, 2> squares{false, true};
+  Binding binding = {};
 
   Adam() = default;
   explicit Adam(const AdamOptions& options) : AdamOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit Adam(const P& parameters, const AdamOptions& options = {}) : Adam(options) {
+    binding = {kind, parameters};
+  }
   void check() const { detail::check_adam(kind, *this); }
   auto at(std::size_t step) const { return detail::AdamRule(*this, step, false); }
   void fields(auto&& field) { detail::adam_fields(*this, field); }
@@ -92,9 +98,15 @@ struct AdamW : AdamWOptions {
   static constexpr std::string_view kind = "AdamW";
   static constexpr std::size_t slots = 2;
   static constexpr std::array<bool, 2> squares{false, true};
+  Binding binding = {};
 
   AdamW() = default;
   explicit AdamW(const AdamWOptions& options) : AdamWOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit AdamW(const P& parameters, const AdamWOptions& options = {}) : AdamW(options) {
+    binding = {kind, parameters};
+  }
   void check() const { detail::check_adam(kind, *this); }
   auto at(std::size_t step) const { return detail::AdamRule(*this, step, true); }
   void fields(auto&& field) { detail::adam_fields(*this, field); }

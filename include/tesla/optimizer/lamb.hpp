@@ -20,9 +20,15 @@ struct LAMB : LAMBOptions {
   static constexpr std::string_view kind = "LAMB";
   static constexpr std::size_t slots = 2;
   static constexpr std::array<bool, 2> squares{false, true};
+  Binding binding = {};
 
   LAMB() = default;
   explicit LAMB(const LAMBOptions& options) : LAMBOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit LAMB(const P& parameters, const LAMBOptions& options = {}) : LAMB(options) {
+    binding = {kind, parameters};
+  }
 
   /// Every option in its range, or a UsageError.
   [[gnu::cold]] void check() const {

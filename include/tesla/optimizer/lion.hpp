@@ -16,9 +16,15 @@ struct LionOptions {
 struct Lion : LionOptions {
   static constexpr std::string_view kind = "Lion";
   static constexpr std::size_t slots = 1;
+  Binding binding = {};
 
   Lion() = default;
   explicit Lion(const LionOptions& options) : LionOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit Lion(const P& parameters, const LionOptions& options = {}) : Lion(options) {
+    binding = {kind, parameters};
+  }
 
   /// Every option in its range, or a UsageError.
   [[gnu::cold]] void check() const {

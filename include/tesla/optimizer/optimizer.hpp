@@ -3,10 +3,12 @@
 
 #include <tesla/core/error.hpp>
 #include <tesla/core/math.hpp>
+#include <tesla/core/memory.hpp>
 
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 namespace tesla::inline TESLA_TARGET::optim {
@@ -30,7 +32,34 @@ template <class R>
 concept RuleOfDirections = requires(const R& rule) {
   { rule.scale(1.0, 1.0) } -> std::convertible_to<double>;
 };
+/// What model.parameters() gives: each knows its model, and how many that has.
+template <class P>
+concept ParametersOfModel = requires(const P& parameters) {
+  { parameters.size() } -> std::convertible_to<std::size_t>;
+  { parameters.begin()->owner() } -> std::convertible_to<std::uint64_t>;
+  { parameters.begin()->siblings() } -> std::convertible_to<std::size_t>;
+};
 // clang-format on
+
+/// The model that an optimizer was made for, and a number that its copies share with it and no other optimizer. What it
+/// remembers of its steps lies with the parameters, in the model.
+struct Binding {
+  std::uint64_t model = 0, optimizer = 0;
+
+  Binding() = default;
+  template <ParametersOfModel P>
+  [[gnu::cold]] Binding(std::string_view kind, const P& parameters) : optimizer(next_stamp()) {
+    for (const auto& p : parameters) {
+      if (model != 0 && p.owner() != model) raise<UsageError>(kind, ": these are parameters of more than one model");
+      model = p.owner();
+    }
+    const std::size_t all = model == 0 ? 0 : parameters.begin()->siblings();
+    if (model == 0) raise<UsageError>(kind, ": there are no parameters to train");
+    if (parameters.size() != all)
+      raise<UsageError>(kind, ": takes all ", all, " parameters of a model, not ", parameters.size(),
+                        " of them; model.freeze(name) leaves some as they are");
+  }
+};
 
 namespace detail {
 

@@ -19,9 +19,15 @@ struct RMSprop : RMSpropOptions {
   static constexpr std::string_view kind = "RMSprop";
   static constexpr std::size_t slots = 3;  // the mean of squares, the momentum, the mean
   static constexpr std::array<bool, 3> squares{true, false, false};
+  Binding binding = {};
 
   RMSprop() = default;
   explicit RMSprop(const RMSpropOptions& options) : RMSpropOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit RMSprop(const P& parameters, const RMSpropOptions& options = {}) : RMSprop(options) {
+    binding = {kind, parameters};
+  }
 
   /// Every option in its range, or a UsageError.
   [[gnu::cold]] void check() const {

@@ -16,9 +16,15 @@ struct SGDOptions {
 struct SGD : SGDOptions {
   static constexpr std::string_view kind = "SGD";
   static constexpr std::size_t slots = 1;
+  Binding binding = {};
 
   SGD() = default;
   explicit SGD(const SGDOptions& options) : SGDOptions(options) { check(); }
+  /// For all parameters of a model, to be given to train() and train_step() of that model.
+  template <ParametersOfModel P>
+  explicit SGD(const P& parameters, const SGDOptions& options = {}) : SGD(options) {
+    binding = {kind, parameters};
+  }
 
   /// Every option in its range, or a UsageError.
   void check() const {

@@ -84,15 +84,15 @@ template <class T>
 }
 
 /// Class labels as integers: whole numbers from 0 to classes - 1.
-[[gnu::cold]] inline std::vector<std::int32_t> checked_labels(const ArrayView& y, std::size_t classes,
-                                                              std::string_view what) {
+[[gnu::cold]] inline void check_labels(const ArrayView& y, std::size_t classes, std::string_view what,
+                                       std::vector<std::int32_t>& labels) {
   if (classes < 2)
     raise<ShapeError>(what, ": class labels need a model with an output for each class, this one has ", classes,
                       "; for yes and no with one output use BinaryCrossEntropy");
   if (y.features() != 1)
     raise<ShapeError>(what, ": a loss on class labels takes one label a sample, y has shape ", y.shape(),
                       "; for rows of targets use CategoricalCrossEntropy");
-  std::vector<std::int32_t> labels(y.samples());
+  labels.resize(y.samples());
   for (std::size_t s = 0; s < labels.size(); ++s) {
     const double value = y.value(s);
     if (!(value >= 0 && value < static_cast<double>(classes)) || value != std::floor(value))
@@ -100,7 +100,6 @@ template <class T>
                        classes - 1, ", one for each output of the model");
     labels[s] = static_cast<std::int32_t>(value);
   }
-  return labels;
 }
 
 /// x fits the model's input: as many features, in any shape.

@@ -15,36 +15,45 @@ namespace tesla::inline TESLA_TARGET::training {
 template <class T, class B>
 class Loader {
  public:
-  [[gnu::cold]] Loader(const data::Samples& samples, const model::Network<T, B>& network,
-                       const model::LossNode<T, B>& loss, std::string_view what)
-      : samples_(samples),
-        targets_(loss.targets()),
-        outputs_(network.output_shape().elements()),
-        from_logits_(loss.from_logits()),
-        binary_(loss.facts().binary) {
+  Loader() = default;
+  Loader(const data::Samples& samples, const model::Network<T, B>& network, const model::LossNode<T, B>& loss,
+         std::string_view what) {
+    take(samples, network, loss, what);
+  }
+
+  /// Begins with other samples. Where they are no more than others before, that allocates nothing.
+  [[gnu::cold]] void take(const data::Samples& samples, const model::Network<T, B>& network,
+                          const model::LossNode<T, B>& loss, std::string_view what) {
+    samples_ = samples;
+    targets_ = loss.targets();
+    outputs_ = network.output_shape().elements();
+    from_logits_ = loss.from_logits();
+    binary_ = loss.facts().binary;
+    class_weight_.clear();
     const std::size_t outputs = outputs_;
-    check_input(samples.x, network.input_shape().elements(), text(what, "x"));
+    const auto named = [&](std::string_view array) { return std::string_view(name_.assign(what).append(array)); };
+    check_input(samples.x, network.input_shape().elements(), named("x"));
     if (samples.y.samples() != samples.x.samples())
       raise<ShapeError>(what, "y: ", samples.x.samples(), " samples in x need as many targets, y has shape ",
                         samples.y.shape());
     if (!samples.weight.empty() && samples.weight.size() != samples.x.samples())
       raise<ShapeError>(what, "sample_weight: ", samples.x.samples(),
                         " samples need as many weights, not an array of shape ", samples.weight.shape());
-    largest_ = check_finite<T>(samples.x, text(what, "x"));
-    network.check_samples(samples.x, text(what, "x"));
-    check_finite<T>(samples.weight, text(what, "sample_weight"));
+    largest_ = check_finite<T>(samples.x, named("x"));
+    network.check_samples(samples.x, named("x"));
+    check_finite<T>(samples.weight, named("sample_weight"));
     check_weights(what);
     if (targets_ == loss::Targets::values) {
       if (samples.y.features() != outputs)
         raise<ShapeError>(what, "y: the model gives ", outputs, " outputs a sample, targets of shape ",
                           samples.y.shape(), " have ", samples.y.features());
-      check_finite<T>(samples.y, text(what, "y"));
-      if (loss.facts().probabilities) check_probabilities(samples.y, text(what, "y"));
-      loss.check_targets(samples.y, text(what, "y"));
+      check_finite<T>(samples.y, named("y"));
+      if (loss.facts().probabilities) check_probabilities(samples.y, named("y"));
+      loss.check_targets(samples.y, named("y"));
     } else {
-      labels_ = checked_labels(samples.y, outputs, text(what, "y"));
+      check_labels(samples.y, outputs, named("y"), labels_);
     }
-    if (targets_ == loss::Targets::one_hot) classes_ = outputs;
+    classes_ = targets_ == loss::Targets::one_hot ? outputs : 0;
   }
 
   /// Multiplies the weight of each sample by that of its class.
@@ -132,9 +141,10 @@ class Loader {
 
   data::Samples samples_;
   double largest_ = 0;  // of the inputs, without their signs
-  loss::Targets targets_;
-  std::size_t outputs_, classes_ = 0;
-  bool from_logits_, binary_;
+  loss::Targets targets_ = loss::Targets::values;
+  std::size_t outputs_ = 0, classes_ = 0;
+  bool from_logits_ = false, binary_ = false;
+  std::string name_;  // of an array, in messages
   std::vector<std::int32_t> labels_, batch_labels_;
   std::vector<double> class_weight_;  // of each sample; empty where there are none
   std::vector<T> weights_, one_hot_;
