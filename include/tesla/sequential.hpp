@@ -193,8 +193,11 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
 
   /// Writes parameters, optimizer state and the model's description into one safetensors file, whole or not at all.
   void save(const std::string& path) const { model::save(net(), training_, path); }
-  /// Rebuilds a model of TESLA's own layers from a file; fit() goes on from there with the same bits.
+  /// Rebuilds a model from a file; fit() goes on from there with the same bits. Known are fully connected layers, and
+  /// whatever kinds of layers the program names elsewhere, or here: load<tesla::AllLayers>(path).
+  template <class List = model::LayerList<>>
   static BasicSequential load(const std::string& path) {
+    model::LayerKinds<T, B>::name(List());
     BasicSequential result;
     model::load(*result.network_, result.training_, path);
     return result;

@@ -1,6 +1,7 @@
 // TESLA: everything but CUDA. Eigen and xtensor come in by tensor/eigen.hpp and tensor/xtensor.hpp, where wanted.
 #pragma once
 
+#include <tesla/all_layers.hpp>
 #include <tesla/backend/cpu/cpu.hpp>
 #include <tesla/backend/reference/reference.hpp>
 #include <tesla/compress.hpp>

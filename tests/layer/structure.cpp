@@ -183,3 +183,19 @@ TEST_CASE("structure: a model inside a model", "[layer]") {
   outer.add_layer(std::move(with_input));
   REQUIRE_THROWS_WITH(outer.build({5}), Catch::Matchers::Contains("expects samples of shape {5}"));
 }
+
+TEST_CASE("structure: a kind that no one names is not known, but by all layers", "[layer]") {
+  const TemporaryFolder folder;
+  BasicSequential<double, backend::Reference> model;  // of these, nothing else here makes these layers
+  model.add_layer(Input({4, 3})).add_layer(Permute({1, 0})).add_layer(Flatten()).add_layer(Dense({.units = 2}));
+  model.build({4, 3});
+  model.save(folder.path("m"));
+  // The layers of one number type and backend are not those of another.
+  REQUIRE_THROWS_WITH(
+      (BasicSequential<float, backend::Reference>::load(folder.path("m"))),
+      Catch::Matchers::Contains("no layer of kind \"Permute\"") && Catch::Matchers::Contains("AllLayers"));
+  using All = model::LayerList<Permute>;
+  REQUIRE_NOTHROW(BasicSequential<double, backend::Reference>::load(folder.path("m")));
+  auto here = BasicSequential<double, backend::Reference>::load<All>(folder.path("m"));
+  REQUIRE(here.network().entries().size() == 4);
+}

@@ -2,7 +2,7 @@
 # Checks the headers below a folder: check.sh include/tesla
 #
 # A header includes only from its own room or from rooms above it in this list. Change the order here, and only here.
-rooms="core tensor io backend network layer loss metric optimizer model data train
+rooms="core tensor io backend network layer loss metric optimizer model all_layers.hpp data train
        sequential.hpp tensor_network.hpp train.hpp compress.hpp
        tesla.hpp"
 most_lines=500

@@ -4,19 +4,10 @@
 #pragma once
 
 #include <tesla/io/safetensors.hpp>
-#include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
-#include <tesla/layer/embedding.hpp>
 #include <tesla/layer/input.hpp>
-#include <tesla/layer/noise.hpp>
-#include <tesla/layer/normalisation.hpp>
-#include <tesla/layer/pooling.hpp>
-#include <tesla/layer/recurrent.hpp>
 #include <tesla/layer/sparse_dense.hpp>
-#include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
-#include <tesla/layer/tensor_train_convolution.hpp>
-#include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>
 #include <tesla/loss/focal.hpp>
@@ -216,6 +207,13 @@ template <class X>
   return result;
 }
 
+/// The layer of a node, if it is a sparse one.
+template <class T, class B>
+layer::SparseDense* sparse_layer(LayerNode<T, B>* node) {
+  auto* const known = dynamic_cast<LayerNodeOf<layer::SparseDense, T, B>*>(node);
+  return known == nullptr ? nullptr : &known->layer();
+}
+
 template <class T, class B>
 [[gnu::cold]] void add_layer(Network<T, B>& network, const io::Json& layer, const ModelFile& file) {
   const auto kind = layer.template get<std::string>("kind");
@@ -228,53 +226,17 @@ template <class T, class B>
       if (source-- > number)
         raise<FormatError>('"', file.path, "\": layer ", number + 1, " reads layer ", source + 1, ", a later one");
   }
-  bool known = false;
-  const auto consider = [&]<class L>(std::type_identity<L>) {
-    if (known || kind != L::kind) return;
-    known = true;
-    L made = read_options<L>(options);
-    made.name = layer.template get<std::string>("name");
-    if constexpr (requires { made.live; })
-      made.live = file.pattern(made.name + ".weight", layer.template get<std::size_t>("inputs"), made);
-    if (from.size() < (requires { L::joins; } ? 2 : 1) || (from.size() > 1 && !requires { L::joins; }))
-      raise<FormatError>('"', file.path, "\": layer \"", made.name, "\" reads ", from.size(), " layers");
-    network.add(std::move(made), std::move(from));
-  };
-  consider(std::type_identity<layer::Input>());
-  consider(std::type_identity<layer::Flatten>());
-  consider(std::type_identity<layer::Dense>());
-  consider(std::type_identity<layer::TensorTrain>());
-  consider(std::type_identity<layer::SparseDense>());
-  consider(std::type_identity<layer::Activation>());
-  consider(std::type_identity<layer::Conv2D>());
-  consider(std::type_identity<layer::Conv1D>());
-  consider(std::type_identity<layer::MaxPool2D>());
-  consider(std::type_identity<layer::AveragePool2D>());
-  consider(std::type_identity<layer::MaxPool1D>());
-  consider(std::type_identity<layer::AveragePool1D>());
-  consider(std::type_identity<layer::GlobalAveragePool>());
-  consider(std::type_identity<layer::GlobalMaxPool>());
-  consider(std::type_identity<layer::BatchNorm>());
-  consider(std::type_identity<layer::LayerNorm>());
-  consider(std::type_identity<layer::RMSNorm>());
-  consider(std::type_identity<layer::GroupNorm>());
-  consider(std::type_identity<layer::Dropout>());
-  consider(std::type_identity<layer::GaussianNoise>());
-  consider(std::type_identity<layer::TransposedConv2D>());
-  consider(std::type_identity<layer::Reshape>());
-  consider(std::type_identity<layer::Permute>());
-  consider(std::type_identity<layer::ZeroPad2D>());
-  consider(std::type_identity<layer::UpSample2D>());
-  consider(std::type_identity<layer::TensorTrainConv2D>());
-  consider(std::type_identity<layer::Sum>());
-  consider(std::type_identity<layer::Concatenate>());
-  consider(std::type_identity<layer::Embedding>());
-  consider(std::type_identity<layer::SimpleRNN>());
-  consider(std::type_identity<layer::LSTM>());
-  consider(std::type_identity<layer::GRU>());
-  if (!known)
-    raise<UsageError>("a layer of kind \"", kind,
-                      "\" is not one of TESLA's: build the model in code, then call restore(path)");
+  const auto name = layer.template get<std::string>("name");
+  auto node = LayerKinds<T, B>::make(kind, options, name);
+  if (node == nullptr)
+    raise<UsageError>("this program names no layer of kind \"", kind,
+                      "\"; if it is one of TESLA's, load with Sequential::load<tesla::AllLayers>(path), which compiles "
+                      "all kinds; if not, build the model in code, then call restore(path)");
+  if (auto* const sparse = sparse_layer<T, B>(node.get()))
+    sparse->live = file.pattern(name + ".weight", layer.template get<std::size_t>("inputs"), *sparse);
+  if (node->facts().joins ? from.size() < 2 : from.size() != 1)
+    raise<FormatError>('"', file.path, "\": layer \"", name, "\" of kind ", kind, " reads ", from.size(), " layers");
+  network.add(std::move(node), std::move(from));
 }
 
 /// Calls f with an object of the type in the list whose kind is asked for, its options read.
@@ -389,6 +351,7 @@ template <class T, class B>
 /// Rebuilds everything into a network without layers.
 template <class T, class B>
 [[gnu::cold]] void load(Network<T, B>& network, Training<T, B>& training, const std::string& path) {
+  LayerKinds<T, B>::name(LayerList<layer::Input, layer::Flatten, layer::Dense, layer::Activation>());
   const detail::ModelFile file(path);
   Network<T, B> rebuilt(file.description.template get<std::uint64_t>("seed"));
   try {

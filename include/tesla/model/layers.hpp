@@ -13,6 +13,60 @@
 
 namespace tesla::inline TESLA_TARGET::model {
 
+/// Kinds of layers, for Sequential::load.
+template <class... L>
+struct LayerList {};
+
+/// The kinds of layers that a program names somewhere: those that it can load from a file. (Compiling all kinds there
+/// are takes longer than most programs do.)
+template <class T, class B>
+class LayerKinds {
+ public:
+  using Make = std::unique_ptr<LayerNode<T, B>> (*)(const io::Json& options, const std::string& name);
+
+  /// Whether this kind is there; where this is named, it is.
+  template <class L>
+  static const bool has;
+
+  /// Names all of a list.
+  template <class... L>
+  static void name(LayerList<L...>) {
+    (static_cast<void>(has<L>), ...);
+  }
+
+  /// Makes a layer of a kind, or nothing if there is no such kind.
+  [[gnu::cold]] static std::unique_ptr<LayerNode<T, B>> make(std::string_view kind, const io::Json& options,
+                                                             const std::string& name) {
+    for (const auto& [known, make] : all())
+      if (known == kind) return make(options, name);
+    return nullptr;
+  }
+
+ private:
+  static std::vector<std::pair<std::string_view, Make>>& all() {
+    static std::vector<std::pair<std::string_view, Make>> kinds;
+    return kinds;
+  }
+  /// Only a layer whose fields() say what a file keeps of it can be made again.
+  template <class L>
+  [[gnu::cold]] static bool enter() {
+    if constexpr (std::default_initializable<L> && requires(L layer, FieldReader reader) {
+                    layer.fields(reader);
+                    layer.name;
+                  })
+      all().emplace_back(L::kind, [](const io::Json& options, const std::string& name) {
+        L layer;
+        layer.fields(FieldReader{options});
+        layer.name = name;
+        return std::unique_ptr<LayerNode<T, B>>(std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer)));
+      });
+    return true;
+  }
+};
+template <class T, class B>
+template <class L>
+const bool LayerKinds<T, B>::has = enter<L>();
+
 template <class T, class B>
 class Layers {
  public:
@@ -53,7 +107,10 @@ class Layers {
   /// Adds one that reads the layers named by their numbers.
   template <class L>
   [[gnu::cold]] void add(L layer, std::vector<std::size_t> from) {
-    auto node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
+    static_cast<void>(LayerKinds<T, B>::template has<L>);
+    add(std::unique_ptr<LayerNode<T, B>>(std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer))), std::move(from));
+  }
+  [[gnu::cold]] void add(std::unique_ptr<LayerNode<T, B>> node, std::vector<std::size_t> from) {
     std::string name = node->facts().name;
     if (!name.empty()) {
       for (const Entry& e : entries_)
