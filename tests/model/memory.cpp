@@ -314,6 +314,49 @@ TEST_CASE("layers of images allocate nothing after the first batch, and take wha
   CHECK(taken < 1.05 * told);
 }
 
+TEST_CASE("layers over sequences allocate nothing after the first batch, and take what the model says", "[memory]") {
+  using namespace tesla;
+  const auto add_layers = [](Sequential& model) {
+    model.add_layer(Embedding({.tokens = 50, .units = 12, .padding_index = 0}));
+    model.add_layer(LSTM({.units = 10, .return_sequences = true, .bidirectional = true, .masking = true}));
+    model.add_layer(TimeDistributed(Dense({.units = 8, .activation = gelu})));
+    model.add_layer(GRU({.units = 9, .return_sequences = true})).add_layer(SimpleRNN({.units = 3}));
+  };
+  const auto tokens = [](std::size_t samples, std::size_t length) {
+    Tensor<float> x({samples, length});
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * i % 50);
+    return x;
+  };
+  for (const Case& c : cases) {
+    INFO(c.name);
+    const auto x = tokens(c.samples, 6);
+    const auto y = labels_below(3, c.samples, 2);
+    Sequential model;
+    add_layers(model);
+    model.compile(optim::Adam({.clip_norm = 1}), loss::SparseCategoricalCrossEntropy(), {metric::Accuracy()});
+    Counter::Counts counts;
+    model.fit(
+        x, y,
+        {.epochs = 4, .batch_size = c.batch_size, .validation = {x, y}, .callbacks = {Counter{&counts}}, .verbose = 0});
+    CHECK(counts.between_batches == 0);
+    CHECK(counts.between_epochs == 0);
+    std::vector<float> out(c.samples * 3);
+    model.predict_into(x, out, {.batch_size = c.batch_size});
+    CHECK(allocations_of([&] { model.predict_into(x, out, {.batch_size = c.batch_size}); }) == 0);
+  }
+
+  const auto x = tokens(128, 100);
+  const auto y = labels_below(3, 128, 2);
+  const std::size_t before = live;
+  Sequential model;
+  add_layers(model);
+  model.compile(optim::Adam(), loss::SparseCategoricalCrossEntropy());
+  model.fit(x, y, {.epochs = 2, .batch_size = 64, .verbose = 0});
+  const double taken = static_cast<double>(live - before), told = static_cast<double>(model.training_bytes(64));
+  CHECK(taken > 0.95 * told);
+  CHECK(taken < 1.05 * told);
+}
+
 TEST_CASE("predict_into allocates nothing from its second call on", "[memory]") {
   for (const std::size_t samples : {1, 10, 256, 300}) {
     INFO(samples << " samples");

@@ -4,6 +4,8 @@
 #include <tesla/layer/layer.hpp>
 #include <tesla/network/on_host.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 
@@ -59,12 +61,14 @@ struct Embedding : EmbeddingOptions {
 
   /// Data is looked at before training begins with it.
   [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const {
-    std::vector<double> row(x.features());
-    for (std::size_t s = 0; s < x.samples(); ++s) {
-      x.read(s, 0, row.size(), row.data());
-      for (std::size_t t = 0; t < row.size(); ++t)
-        if (!is_token(row[t])) refuse(row[t], s, t, text(what, ": "));
-    }
+    std::array<double, 256> values;
+    for (std::size_t s = 0; s < x.samples(); ++s)
+      for (std::size_t first = 0; first < x.features(); first += values.size()) {
+        const std::size_t n = std::min(values.size(), x.features() - first);
+        x.read(s, first, n, values.data());
+        for (std::size_t k = 0; k < n; ++k)
+          if (!is_token(values[k])) refuse(values[k], s, first + k, text(what, ": "));
+      }
   }
 
   template <class T, class B>

@@ -51,7 +51,8 @@ struct UsedRows {
 
   /// Where a row is in `rows`, from now on.
   std::uint32_t place_of(std::uint32_t row, std::size_t all) {
-    if (places.size() != all) places.assign(all, 0), rows.reserve(std::min(all, looked_up.size()));
+    if (places.size() != all) places.assign(all, 0);
+    if (rows.empty()) rows.reserve(std::min(all, looked_up.size()));
     std::uint32_t& place = places[row];
     if (place < rows.size() && rows[place] == row) return place;
     place = static_cast<std::uint32_t>(rows.size());
