@@ -16,14 +16,16 @@ namespace {
 using OnCpu = BasicSequential<float, backend::Cpu>;
 using OnReference = BasicSequential<double, backend::Reference>;
 
-/// What layer `i` makes of ones, or of `x`, in training.
+/// What layer `i` makes of ones, or of `x`, in a batch of a training step, the first or the second one.
 template <class M>
-std::vector<double> in_training(M& model, std::size_t batch, std::size_t step, std::size_t i = 0, double x = 1) {
+std::vector<double> in_training(M& model, std::size_t batch, std::size_t step, std::size_t i = 0, double x = 1,
+                                bool first = true) {
   using T = typename M::Scalar;
   auto& net = model.network();
   auto& w = net.workspace(batch, true, 0);
   std::fill_n(w.input().data, w.input().size(), T(x));
   net.begin_batch(step, true);
+  if (!first) net.begin_batch(step, false);
   net.forward(w);
   const Panels<const T> y = w.output(i);
   std::vector<T> host(y.batch * y.features);
@@ -133,13 +135,8 @@ TEMPLATE_TEST_CASE("dropout and noise: another one in each step, layer, model an
       model.add_layer(layer).add_layer(layer);
       model.build({50});
       for (const std::size_t step : {0, 1, 2, 70000}) {
-        for (const std::size_t i : {0, 1}) seen.insert(in_training(model, 5, step, i)), ++wanted;
-        model.network().begin_batch(step, false);
-        model.network().forward(model.network().workspace(5, true, 0));
-        const auto y = model.network().workspace(5, true, 0).output(0);
-        std::vector<double> rows;
-        for (std::size_t f = 0; f < 50; ++f) rows.push_back(static_cast<double>(y.at(0, f)));
-        seen.insert(rows), ++wanted;
+        for (const std::size_t i : {0, 1})
+          for (const bool first : {true, false}) seen.insert(in_training(model, 5, step, i, 1, first)), ++wanted;
         CHECK(in_training(model, 5, step) == in_training(model, 5, step));
       }
     }
@@ -147,6 +144,15 @@ TEMPLATE_TEST_CASE("dropout and noise: another one in each step, layer, model an
   };
   check(Dropout({.rate = 0.5}));
   check(GaussianNoise());
+
+  // A quarter is kept by both of two layers, an eighth by three.
+  TestType model{Dropout(), Dropout(), Dropout()};
+  model.build({1000});
+  for (const std::size_t i : {0, 1, 2}) {
+    const std::vector<double> y = in_training(model, 16, 1, i);
+    const auto kept = static_cast<double>(y.size()) - static_cast<double>(std::count(y.begin(), y.end(), 0.0));
+    CHECK(kept / static_cast<double>(y.size()) == Approx(std::pow(0.5, i + 1)).epsilon(0.05));
+  }
 }
 
 TEST_CASE("each batch of training has a number of its own, which goes on after a load", "[layer]") {

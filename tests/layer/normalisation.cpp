@@ -34,7 +34,7 @@ auto within(const F& add) {
   return [add](auto& model) {
     model.add_layer(tesla::Tanh());
     add(model);
-    model.add_layer(activation([](auto x) { return x * x * x + x; }));
+    model.add_layer(activation([](auto x) { return x * x + x; }));
   };
 }
 

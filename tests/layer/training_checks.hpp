@@ -29,13 +29,21 @@ struct Probe {
   }
 };
 
-/// A model of a probe and the layers that `add` puts behind it.
+/// A model of a probe and the layers that `add` puts behind it. What begins with ones or zeros has other values.
 template <class M, class F>
 M probed(const Shape& in, const F& add) {
   M model(SequentialOptions{.seed = 5});
   model.add_layer(Probe());
   add(model);
   model.build(in);
+  std::uint64_t seed = 10;
+  for (auto& p : model.parameters()) {
+    Tensor<typename M::Scalar> moved(p.shape());
+    random::fill_normal(moved, {.seed = ++seed});
+    const auto before = p.value();
+    for (std::size_t i = 0; i < moved.size(); ++i) moved[i] = before[i] + std::abs(moved[i]) / 4;
+    p.assign(moved);
+  }
   return model;
 }
 
@@ -86,7 +94,7 @@ void check_training_gradients(const Shape& in, std::size_t batch, const F& add) 
       parameters[i].assign(before[i]);
       const double gradient = before[i][k] - after[i][k];
       CAPTURE(k, gradient, expected);
-      REQUIRE(std::abs(gradient - expected) <= 1e-6 * (1e-3 + std::abs(expected)));
+      REQUIRE(std::abs(gradient - expected) <= 5e-6 * (1e-3 + std::abs(expected)));
     }
   }
 }
@@ -98,7 +106,7 @@ void check_backends_agree(const Shape& in, std::size_t batch, const F& add) {
     Tensor<double> x(batch_shape(batch, in)), y({batch, model.output_shape().elements()});
     random::fill_normal(x, {.seed = 1});
     random::fill_normal(y, {.seed = 2});
-    model.compile(optim::SGD({.learning_rate = 0.1}), loss::MeanSquaredError());
+    model.compile(optim::SGD({.learning_rate = 0.02}), loss::MeanSquaredError());
     std::vector<double> result;
     for (int step = 0; step < 2; ++step) result.push_back(model.train_step(x, y));
     for (const auto& p : model.parameters())
