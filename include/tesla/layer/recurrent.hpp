@@ -37,9 +37,9 @@ struct Recurring : RecurrentOptions {
     steps_ = in[0], features_ = in[1];
     for (std::size_t d = 0; d < directions(); ++d) {
       const std::string prefix = d == 0 ? "" : "reverse.";
-      const std::size_t rows = checked_product(Cell::weights, units);
-      given(setup, prefix + "weight", {rows, features_}, initializer);
-      given(setup, prefix + "recurrent_weight", {rows, units}, recurrent_initializer).draw =
+      const std::size_t weights = checked_product(Cell::weights, units);
+      given(setup, prefix + "weight", {weights, features_}, initializer);
+      given(setup, prefix + "recurrent_weight", {weights, units}, recurrent_initializer).draw =
           [initializer = recurrent_initializer, units = units](std::uint64_t seed, std::uint64_t stream) {
             Tensor<double> result({Cell::weights * units, units});
             for (std::size_t k = 0; k < Cell::weights; ++k) {
@@ -49,7 +49,7 @@ struct Recurring : RecurrentOptions {
             return result;
           };
       if (!use_bias) continue;
-      Setup::Parameter& bias = given(setup, prefix + "bias", {rows}, bias_initializer);
+      Setup::Parameter& bias = given(setup, prefix + "bias", {weights}, bias_initializer);
       if constexpr (Cell::has_state)
         bias.draw = [initializer = bias_initializer, units = units](std::uint64_t seed, std::uint64_t stream) {
           Tensor<double> result = initializer.values({Cell::weights * units}, seed, stream);
@@ -138,20 +138,19 @@ struct Recurring : RecurrentOptions {
   static bool walks_by_kernels(std::size_t lanes) {
     return has_kernels<T, B> && lanes > 1;
   }
-  static constexpr std::size_t rows = Cell::rows;
   static std::ptrdiff_t signed_(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
   std::size_t directions() const { return bidirectional ? 2 : 1; }
   /// Parameters of one direction: weights, recurrent weights, bias, and that of the product kept apart.
   std::size_t parameters() const { return !use_bias ? 2 : Cell::rows > Cell::weights ? 4 : 3; }
 
-  [[gnu::cold]] Setup::Parameter& given(Setup& setup, std::string name, const Shape& shape,
-                                        const init::Initializer& initializer) const {
+  [[gnu::cold]] Setup::Parameter& given(Setup& setup, std::string what, const Shape& shape,
+                                        const init::Initializer& begin) const {
     const std::size_t i = setup.parameters().size();
     const Tensor<double>* const values = initial ? &initial->at(i) : nullptr;
     if (values != nullptr && !(values->shape() == shape))
-      raise<ShapeError>("was made with ", name, " of shape ", values->shape(), ", but needs ", shape);
-    return setup.parameter(std::move(name), shape, initializer, shape, values);
+      raise<ShapeError>("was made with ", what, " of shape ", values->shape(), ", but needs ", shape);
+    return setup.parameter(std::move(what), shape, begin, shape, values);
   }
 
   /// Where everything lies that a batch needs beside inputs and outputs.
@@ -176,7 +175,7 @@ struct Recurring : RecurrentOptions {
       return training ? take(kept, room.kept_size, n) : take(scratch, room.scratch_size, n);
     };
     const auto passing = [&](std::size_t n) { return take(scratch, room.scratch_size, n); };
-    room.gates = lasting((training ? directions() : 1) * rows * units * all);
+    room.gates = lasting((training ? directions() : 1) * Cell::rows * units * all);
     if (training && !return_sequences) room.hidden = lasting(outputs * all);
     if (!training && !return_sequences) room.hidden = lasting(2 * units * samples);
     if (Cell::has_state) room.state = lasting(training ? outputs * all : units * samples);
@@ -189,7 +188,7 @@ struct Recurring : RecurrentOptions {
       room.x_rows = passing(now * backend::row_stride<T>(features_));
       room.hidden_rows = passing(now * backend::row_stride<T>(units));
     }
-    room.sums = passing(rows * units + line);
+    room.sums = passing(Cell::rows * units + line);
     if (!walks_by_kernels<T, B>(lanes)) room.temporaries = passing(StepByStep<Cell, T, B>::memory(units, lanes));
     return room;
   }
@@ -208,7 +207,8 @@ struct Recurring : RecurrentOptions {
     r.weight = pass.weight(first + 1);
     if (parameters() == 4) r.bias = pass.parameter(first + 3).data;
     const bool training = pass.training;
-    r.gates = {room.gates + (training ? d * rows * units * all : 0), steps_ * rows * block, rows * block, steps_};
+    r.gates = {room.gates + (training ? d * Cell::rows * units * all : 0), steps_ * Cell::rows * block,
+               Cell::rows * block, steps_};
     if (return_sequences || training)
       r.hidden = {(return_sequences ? y.data : room.hidden) + d * block, steps_ * outputs * block, outputs * block,
                   steps_};
@@ -280,8 +280,8 @@ struct Recurring : RecurrentOptions {
   std::size_t steps_at_once(const backend::Recurrence<T>& r) const {
     constexpr std::size_t bytes = std::size_t{512} << 10, samples = 256;
     const std::size_t all = r.panels() * r.lanes;
-    return std::clamp<std::size_t>(std::max(bytes / (all * rows * units * sizeof(T)), (samples + all - 1) / all), 1,
-                                   steps_);
+    return std::clamp<std::size_t>(std::max(bytes / (all * Cell::rows * units * sizeof(T)), (samples + all - 1) / all),
+                                   1, steps_);
   }
 
   /// Steps of a panel as rows, one for each step of each lane.
@@ -334,7 +334,7 @@ struct Recurring : RecurrentOptions {
         const std::size_t from = k == 1 ? apart : 0, count = k == 1 ? Cell::weights - apart : apart;
         if (count == 0) continue;
         sum({recurrent.row(from * units), count * units, units, recurrent.stride},
-            r.gates.at(panel, later) + (k == 1 ? (rows - 1) * block : 0), room.hidden_rows,
+            r.gates.at(panel, later) + (k == 1 ? (Cell::rows - 1) * block : 0), room.hidden_rows,
             backend::row_stride<T>(units), pairs);
       }
     }
@@ -344,8 +344,9 @@ struct Recurring : RecurrentOptions {
   void sum_biases(Pass<T, B>& pass, const Room<T>& room, const backend::Recurrence<T>& r, std::size_t first,
                   std::size_t lowest) const {
     for (std::size_t panel = 0; panel < r.panels(); ++panel) {
-      const Panels<const T> gates{r.gates.at(panel, lowest), (r.end - r.begin) * rows * units, r.live(panel), r.lanes};
-      pass.reduce([](auto v) { return v; }, backend::Features<T>{room.sums, rows * units}, gates);
+      const Panels<const T> gates{r.gates.at(panel, lowest), (r.end - r.begin) * Cell::rows * units, r.live(panel),
+                                  r.lanes};
+      pass.reduce([](auto v) { return v; }, backend::Features<T>{room.sums, Cell::rows * units}, gates);
       for (std::size_t k = 0; k + 2 < parameters(); ++k) {
         const Panels<T> to = pass.vector_gradient(first + k);
         const Panels<const T> now{room.sums + k * Cell::weights * units, to.features, 1, 1};
