@@ -69,6 +69,7 @@ class BasicTensorNetwork : public BasicSequential<T, B> {
   static BasicTensorNetwork load(const std::string& path) {
     BasicTensorNetwork result;
     static_cast<Base&>(result) = Base::load(path);
+    if (result.output_shape().rank() == 1) result.last_ = result.output_shape()[0];
     return result;
   }
 

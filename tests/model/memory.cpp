@@ -408,6 +408,24 @@ TEST_CASE("training a tensor-train takes the memory that the model says", "[memo
   CHECK(taken < 1.1 * told);
 }
 
+TEST_CASE("a loop of one's own allocates nothing after its first batch", "[memory]") {
+  Sequential model{Dense({.units = 20, .activation = tesla::relu}), Dense({.units = 4})};
+  model.build({10});
+  const auto optimizer = tesla::optim::Adam(model.parameters());
+  const auto x = normal_numbers({64, 10}, 1);
+  const auto y = labels_below(4, 64, 2);
+  const std::vector<float> weight(64, 0.5F);
+  auto range = tesla::data::batches({x, y, weight}, {.size = 16});
+  std::size_t seen = 0, before = 0;
+  for (int pass = 0; pass < 2; ++pass)
+    for (const auto& batch : range) {
+      model.train_step(batch, tesla::loss::SparseCategoricalCrossEntropy(), optimizer);
+      if (seen++ > 0) CHECK(allocations == before);
+      before = allocations;
+    }
+  CHECK(seen == 8);
+}
+
 TEST_CASE("training takes the memory that the model says", "[memory]") {
   constexpr std::size_t samples = 256, batch_size = 128;
   const auto x = normal_numbers({samples, 784}, 1);

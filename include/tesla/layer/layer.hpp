@@ -44,10 +44,11 @@ class StoredOrder {
 /// Which rows of a parameter a batch uses, where its gradient has no others.
 struct UsedRows {
   static constexpr std::uint32_t none = ~std::uint32_t{0};
-  std::vector<std::uint32_t> looked_up;  // for each value of the input its row; in the backward pass its place in `rows`
-  std::vector<std::uint32_t> rows;       // each row once; the gradient's rows are theirs, in this order
-  std::vector<std::uint32_t> places;     // of the parameter's rows in `rows`; good where that says the same
-  std::vector<std::uint32_t> summed;     // the rows of several batches, where a step sums their gradients
+  std::vector<std::uint32_t>
+      looked_up;                      // for each value of the input its row; in the backward pass its place in `rows`
+  std::vector<std::uint32_t> rows;    // each row once; the gradient's rows are theirs, in this order
+  std::vector<std::uint32_t> places;  // of the parameter's rows in `rows`; good where that says the same
+  std::vector<std::uint32_t> summed;  // the rows of several batches, where a step sums their gradients
 
   /// Where a row is in `rows`, from now on.
   std::uint32_t place_of(std::uint32_t row, std::size_t all) {
@@ -77,6 +78,7 @@ class Setup {
     bool learned = true;   // or the layer sets it itself, while it trains; then it has no gradient
     bool by_rows = false;  // its gradient has the rows of Slot::used alone
     std::function<Tensor<double>(std::uint64_t seed, std::uint64_t stream)> draw = {};  // instead of the initialiser
+    std::size_t rows = 0;  // of the matrix as which the values are kept; 0: the first extent
   };
 
   /// A learned array; Pass::parameter and Pass::gradient number them in this order.

@@ -112,14 +112,22 @@ struct TensorTrain : TensorTrainOptions {
     activation.check();
     if (!(rate > 0 && rate <= 1e6)) raise<UsageError>("needs .rate to lie above 0 and up to 1e6, not ", rate);
     const network::TensorTrainShape s = shape();
+    const bool product = network::is_product(s);
     for (std::size_t k = 0; k < s.size(); ++k) {
       const Shape core = s.core(k);
       const Tensor<double>* const values = initial ? &(*initial)[k] : nullptr;
       if (values != nullptr && !(values->shape() == core))
         raise<ShapeError>("was made with a core ", k, " of shape ", values->shape(), ", but its options ask for ",
                           core);
-      const Shape as{core[0] * core[1], core[2] * core[3]};
-      setup.parameter("core." + std::to_string(k), core, core_initializer(s, as), as, values).rate = rate;
+      const Shape as =
+          product ? Shape{core[0] * core[2], core[1] * core[3]} : Shape{core[0] * core[1], core[2] * core[3]};
+      auto& parameter = setup.parameter("core." + std::to_string(k), core, core_initializer(s, k, as), as, values);
+      parameter.rate = rate;
+      if (product) parameter.rows = as[0];
+    }
+    if (product) {
+      setup.sum_products();
+      setup.keep(s.ranks[0]), setup.keep(s.ranks[0]);
     }
     const std::size_t units = out.elements();
     if (use_bias)
@@ -131,14 +139,19 @@ struct TensorTrain : TensorTrainOptions {
 
   template <class T, class B>
   MemoryNeed memory(std::size_t batch, bool training) const {
-    return network::contraction::Execution<T, B>(plan<T, B>(batch, training)).memory();
+    const auto& p = plan<T, B>(batch, training);
+    const std::size_t lanes = B::template lanes<T>(batch);
+    if (in_two(p)) return {0, training ? 0 : round_up(batch, lanes) * p.job.shape.ranks[0]};
+    return network::contraction::Execution<T, B>(p).memory();
   }
 
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    const auto& p = plan<T, B>(x.batch, pass.training);
     const bool keep = !activation.from_output() && pass.training;
-    const Panels<T> z = keep ? pass.kept[0] : y;
-    const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, pass.training));
+    const Panels<T> z = keep ? pass.kept.back() : y;
+    if (in_two(p)) return forward_in_two(pass, x, y, z, keep, p.job.shape.ranks[0]);
+    const network::contraction::Execution<T, B> execution(p);
     const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
     const T* const bias = use_bias ? pass.parameter(in.rank()).data : nullptr;
     const auto run = [&](backend::InPlace<T> f) {
@@ -153,9 +166,18 @@ struct TensorTrain : TensorTrainOptions {
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    const Panels<const T> kept = activation.from_output() ? y : pass.kept[0], upstream = dy;
+    const Panels<const T> kept = activation.from_output() ? y : pass.kept.back(), upstream = dy;
     activation.gradient_with_bias(pass, kept, dy, dy.features, use_bias, in.rank());
-    const network::contraction::Execution<T, B> execution(plan<T, B>(x.batch, true));
+    const auto& p = plan<T, B>(x.batch, true);
+    if (in_two(p)) {
+      const Panels<T> between = pass.kept[0], gradient = pass.kept[1];
+      pass.backend.multiply(output_product(pass.weight(1), upstream, gradient));
+      if (dx) pass.backend.multiply(output_product(pass.weight(0), Panels<const T>(gradient), dx));
+      pass.sum_products(0, x, gradient);
+      pass.sum_products(1, between, upstream);
+      return;
+    }
+    const network::contraction::Execution<T, B> execution(p);
     const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
     const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });
     execution.backward(pass.backend, cores.used(), gradients.used(), x, upstream, dx, pass.kept_memory, pass.scratch);
@@ -223,6 +245,22 @@ struct TensorTrain : TensorTrainOptions {
     return result;
   }
 
+  /// A product of two matrices that are not merged: each does what a dense layer does, turned round, with all that goes
+  /// with it.
+  static bool in_two(const network::contraction::Plan& plan) {
+    return plan.contraction().steps == 2 && network::is_product(plan.job.shape);
+  }
+  template <class T, class B>
+  void forward_in_two(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> z, bool keep, std::size_t r) const {
+    const Panels<T> between = pass.training ? pass.kept[0] : Panels<T>{pass.scratch.data(), r, x.batch, x.lanes};
+    pass.backend.multiply(input_product(pass.weight(0), x, between));
+    backend::Product<T> p = input_product(pass.weight(1), Panels<const T>(between), z);
+    if (use_bias) p.bias = pass.weight(2).data;
+    if (!keep && activation.visit([&](const auto& f) { pass.backend.multiply(p, f); })) return;
+    pass.backend.multiply(p);
+    activation.apply(pass.backend, Panels<const T>(z), y, y.features);
+  }
+
   Shape wanted_ranks() const {
     if (ranks.rank() != 0 || in.rank() < 2) return ranks;
     std::array<std::size_t, Shape::max_rank> all;
@@ -256,7 +294,8 @@ struct TensorTrain : TensorTrainOptions {
   }
 
   /// What gives W the deviation asked for: its entries are sums over all ranks of products of d numbers.
-  [[gnu::cold]] init::Initializer core_initializer(const network::TensorTrainShape& s, const Shape& core) const {
+  [[gnu::cold]] init::Initializer core_initializer(const network::TensorTrainShape& s, std::size_t k,
+                                                   const Shape& core) const {
     using Kind = init::Initializer::Kind;
     initializer.check();
     const double cores = static_cast<double>(s.size());
@@ -267,7 +306,8 @@ struct TensorTrain : TensorTrainOptions {
       raise<UsageError>("cores that begin as zero have no gradient; choose an .initializer with a larger number");
     if (initializer.kind == Kind::orthogonal) {
       // Steps of the contraction that keep the mean square of what they are given, times the gain.
-      const double widens = std::max(1.0, static_cast<double>(core[0]) / static_cast<double>(core[1]));
+      const double turned = static_cast<double>(core[0]) / static_cast<double>(core[1]);
+      const double widens = !network::is_product(s) ? std::max(1.0, turned) : k == 0 ? 1 : 1 / turned;
       const double gain = deviation * std::sqrt(static_cast<double>(in.elements()));
       return {Kind::orthogonal, std::pow(gain, 1 / cores) * std::sqrt(widens)};
     }

@@ -35,10 +35,11 @@ class ParameterStore {
   [[gnu::cold]] std::size_t add(std::string name, const layer::Setup::Parameter& p, std::size_t layer) {
     const Shape& shape = p.shape;
     const std::size_t elements = p.form ? p.form->stored() : shape.elements();
-    const std::size_t rows = p.form || shape.rank() < 2 ? 1 : shape[0];
+    const std::size_t rows = p.rows != 0 ? p.rows : p.form || shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
-    places_.push_back({std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned, p.by_rows});
+    places_.push_back(
+        {std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned, p.by_rows});
     size_ += rows * stride;
     return places_.size() - 1;
   }

@@ -20,7 +20,8 @@ using backend::Product;
 template <class T>
 class Merger {
  public:
-  /// Core k as a matrix: rank before x (out, in, rank after). `multiply` computes products of host memory.
+  /// Core k as a matrix: rank before x (out, in, rank after), or (rank before, out, in) x rank after. `multiply`
+  /// computes products of host memory.
   Merger(const TensorTrainShape& shape, std::span<const Matrix<T>> cores, void (*multiply)(const Product<T>&))
       : shape_(shape), cores_(cores), multiply_(multiply) {}
 
@@ -52,7 +53,7 @@ class Merger {
     }
     Product<T> p;
     p.count = a.sizes.left, p.rows = j.rows / p.count, p.depth = j.between, p.columns = j.columns;
-    p.a = a.data, p.a_row = i(j.between), p.a_depth = 1, p.a_item = i(a.stride);
+    p.a = a.data, p.a_row = i(a.row), p.a_depth = 1, p.a_item = i(a.stride);
     p.b = factor, p.b_depth = i(j.columns);
     p.c = product, p.c_row = i(j.columns), p.c_item = i(p.rows * j.columns);
     multiply_(p);
@@ -79,7 +80,7 @@ class Merger {
 
     Product<T> p;  // db = a' product
     p.segments = a.sizes.left, p.rows = j.between, p.depth = j.rows / p.segments, p.columns = j.columns;
-    p.a = a.data, p.a_row = 1, p.a_depth = i(j.between), p.a_segment = i(a.stride);
+    p.a = a.data, p.a_row = 1, p.a_depth = i(a.row), p.a_segment = i(a.stride);
     p.b = product, p.b_depth = i(j.columns), p.b_segment = i(p.depth * j.columns);
     p.c = db, p.c_row = i(j.columns);
     multiply_(p);
@@ -105,11 +106,11 @@ class Merger {
     std::size_t left, out, in, right;
     std::size_t elements() const { return left * out * in * right; }
   };
-  /// A core, or several merged: left x (out, in, right).
+  /// A core, or several merged: left x (out, in) x right, with the strides of the first two.
   struct Part {
     Sizes sizes;
     const T* data;
-    std::size_t stride;
+    std::size_t stride, row;
   };
   /// The product of two halves: rows x between times between x length. Columns fill whole cache lines.
   struct Join {
@@ -137,27 +138,40 @@ class Merger {
     j.columns = round_up(j.length, line), j.between_columns = round_up(j.between, line);
     return j;
   }
+  /// From one rank before to the next, and from one value of (out, in).
+  static std::size_t stride_of(const Matrix<T>& core, const Sizes& s) {
+    return core.rows == s.left ? core.stride : s.out * s.in * core.stride;
+  }
+  static std::size_t row_of(const Matrix<T>& core, const Sizes& s) {
+    return core.rows == s.left ? s.right : core.stride;
+  }
   std::size_t part_size(std::size_t first, std::size_t last) const {
     return last - first == 1 ? 0 : sizes(first, last).elements();
   }
   [[gnu::noinline]] Part part(std::size_t first, std::size_t last, T*& scratch) const {
     const Sizes s = sizes(first, last);
-    if (last - first == 1) return {s, cores_[first].data, cores_[first].stride};
+    if (last - first == 1) {
+      const Matrix<T>& m = cores_[first];
+      return {s, m.data, stride_of(m, s), row_of(m, s)};
+    }
     T* const own = take(scratch, s.elements());
     merge(first, last, {s.out * s.in * s.right, s.out, 0, s.in * s.right, s.right, 1}, own, scratch);
-    return {s, own, s.out * s.in * s.right};
+    return {s, own, s.out * s.in * s.right, s.right};
   }
 
   /// Between a single core and the layout of its step.
   template <bool ToCore>
   [[gnu::noinline]] void move(std::size_t k, const CoreLayout& layout, T* other, const Matrix<T>& core) const {
     const Sizes s = sizes(k, k + 1);
-    const bool runs = layout.right == 1 && layout.in == s.right;  // the input index is contiguous with the last rank
+    const std::size_t row = row_of(core, s);
+    // Whether the input index is contiguous with the last rank.
+    const bool runs = layout.right == 1 && layout.in == s.right && row == s.right;
     const std::size_t run = runs ? s.in * s.right : s.right;
     for (std::size_t l = 0; l < s.left; ++l)
       for (std::size_t o = 0; o < s.out; ++o)
         for (std::size_t m = 0; m < (runs ? 1 : s.in); ++m) {
-          T *const own = core.row(l) + (o * s.in + m) * s.right, *const place = other + layout.at(l, o, m, 0);
+          T *const own = core.data + l * stride_of(core, s) + (o * s.in + m) * row, *const place =
+                                                                                        other + layout.at(l, o, m, 0);
           if constexpr (ToCore)
             copy(place, layout.right, own, 1, run);
           else

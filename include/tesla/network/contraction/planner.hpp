@@ -168,6 +168,20 @@ struct Abilities {
   using namespace detail;
   const Throughput& t = can.throughput;
   std::vector<Candidate> found;
+  const TensorTrainShape& shape = job.shape;
+  if (is_product(shape)) {
+    // Each matrix does what a dense layer does, and so does their product, once it is there: which predictions take for
+    // granted, so that it has to be worth while.
+    Job one = job, two = job;
+    one.shape = {{shape.in[0]}, {shape.ranks[0]}, {}};
+    two.shape = {{shape.ranks[0]}, {shape.out[1]}, {}};
+    const double merged = dense_cycles(t, job) * 1.1 + merge_cycles(t, job, 0, 2, true);
+    found.push_back(
+        {contraction_of(shape, {{{0, 1, false}, {1, 2, false}}}), dense_cycles(t, one) + dense_cycles(t, two)});
+    found.push_back({contraction_of(shape, {{{0, 2, true}}}), merged});
+    keep_best(found, most);
+    return found;
+  }
   if (can.depth_first)
     for (const Ends ends : {Ends{true, false, false}, Ends{false, true, false}})
       for (const Sequence& s : Search(job, t, ends, most).run())

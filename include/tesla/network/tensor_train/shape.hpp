@@ -26,6 +26,9 @@ struct TensorTrainShape {
   friend bool operator==(const TensorTrainShape&, const TensorTrainShape&) = default;
 };
 
+/// Whether it is a product of two matrices and no more: modes {n, 1} to {1, m}.
+inline bool is_product(const TensorTrainShape& s) { return s.size() == 2 && s.in[1] == 1 && s.out[0] == 1; }
+
 /// The largest rank that a matrix of these modes can have between the cores before `k` and the others.
 inline std::size_t largest_rank(const Shape& in, const Shape& out, std::size_t k) {
   const auto elements = [&](std::size_t begin, std::size_t end) {
