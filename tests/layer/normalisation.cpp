@@ -164,6 +164,14 @@ TEST_CASE("batch norm: statistics are no weights for the optimizer", "[layer]") 
   }
 }
 
+TEST_CASE("batch norm: statistics are not counted as learned", "[layer]") {
+  Sequential model(Dense({.units = 7, .use_bias = false}), BatchNorm(), BatchNorm({.use_shift = false}));
+  model.build({3});
+  CHECK(model.count_parameters() == 3 * 7 + 2 * 7 + 7);
+  CHECK_THAT(model.summary_text(), Catch::Contains("42 parameters"));
+  CHECK(model.parameters().size() == 1 + 4 + 3);
+}
+
 TEST_CASE("batch norm: the statistics follow where no layer before it learns, and in each batch of a step", "[layer]") {
   Tensor<float> x({40, 3}), y({40, 2});
   random::fill_normal(x, {.seed = 1});

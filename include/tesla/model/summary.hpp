@@ -10,11 +10,19 @@
 
 namespace tesla::inline TESLA_TARGET::model {
 
+/// The learned values of `parameters` parameters from `first` on.
+template <class T, class B>
+std::size_t count_learned(const Network<T, B>& network, std::size_t first, std::size_t parameters) {
+  std::size_t count = 0;
+  for (std::size_t i = first; i < first + parameters; ++i) {
+    const ParameterPlace& place = network.store().places()[i];
+    if (place.learned) count += place.shape.elements();
+  }
+  return count;
+}
 template <class T, class B>
 std::size_t count_parameters(const Network<T, B>& network) {
-  std::size_t count = 0;
-  for (const auto& p : network.store().places()) count += p.shape.elements();
-  return count;
+  return count_learned(network, 0, network.store().places().size());
 }
 
 /// Bytes by purpose.
@@ -68,9 +76,7 @@ template <class T, class B>
                                   std::size_t batch_size) {
   std::vector<std::array<std::string, 4>> rows{{"layer", "kind", "output", "parameters"}};
   for (const auto& e : network.entries()) {
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < e.parameters; ++i)
-      count += network.store().places()[e.first_parameter + i].shape.elements();
+    const std::size_t count = count_learned(network, e.first_parameter, e.parameters);
     rows.push_back({e.name, std::string(e.node->kind()), network.built() ? e.out.extents() : "?",
                     network.built() ? std::to_string(count) : "?"});
   }
