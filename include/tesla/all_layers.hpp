@@ -15,15 +15,16 @@
 #include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/layer/tensor_train_convolution.hpp>
+#include <tesla/layer/time_distributed.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/model/layers.hpp>
 
 namespace tesla::inline TESLA_TARGET {
 
-using AllLayers =
-    model::LayerList<Activation, layer::Sum, layer::Concatenate, Conv1D, Conv2D, Dense, Embedding, Input, Flatten,
-                     Dropout, GaussianNoise, BatchNorm, LayerNorm, RMSNorm, GroupNorm, MaxPool1D, MaxPool2D,
-                     AveragePool1D, AveragePool2D, GlobalMaxPool, GlobalAveragePool, SimpleRNN, LSTM, GRU, SparseDense,
-                     Reshape, Permute, ZeroPad2D, UpSample2D, TensorTrain, TensorTrainConv2D, TransposedConv2D>;
+using AllLayers = model::LayerList<Activation, layer::Sum, layer::Concatenate, Conv1D, Conv2D, Dense, Embedding, Input,
+                                   Flatten, Dropout, GaussianNoise, BatchNorm, LayerNorm, RMSNorm, GroupNorm, MaxPool1D,
+                                   MaxPool2D, AveragePool1D, AveragePool2D, GlobalMaxPool, GlobalAveragePool, SimpleRNN,
+                                   LSTM, GRU, TimeDistributed<Dense>, SparseDense, Reshape, Permute, ZeroPad2D,
+                                   UpSample2D, TensorTrain, TensorTrainConv2D, TransposedConv2D>;
 
 }  // namespace tesla::inline TESLA_TARGET
