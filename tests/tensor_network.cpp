@@ -45,7 +45,7 @@ TEST_CASE("a tensor network is the products of its cores", "[tensor_network]") {
   // Bonds below, at and above the smaller dimension; with the last ones, predictions may merge the cores.
   for (const auto& [in, bond, out] :
        std::vector<std::array<std::size_t, 3>>{{13, 3, 7}, {40, 16, 33}, {5, 9, 8}, {8, 1, 70}, {64, 60, 64}})
-    for (const std::size_t batch : {1, 6, 70}) {
+    for (const std::size_t batch : std::vector<std::size_t>{1, 6, 70}) {
       INFO(in << " " << bond << " " << out << ", batch " << batch);
       TensorNetwork model({.input_dim = in, .hidden_dim = bond, .output_dim = out, .activation = tesla::leaky_relu});
       model.add_layer({.input_dim = out, .hidden_dim = 2, .output_dim = 3});
@@ -72,7 +72,8 @@ TEST_CASE("a tensor network learns as two dense layers do", "[tensor_network]") 
                      Dense({.units = 3, .use_bias = false}), Dense({.units = 4})};
     dense.build({in});
     auto from = network.parameters(), to = dense.parameters();
-    for (const std::size_t k : {0, 1, 3, 4}) {  // cores are {inputs, outputs}, weights {outputs, inputs}
+    for (const std::size_t k :
+         std::vector<std::size_t>{0, 1, 3, 4}) {  // cores are {inputs, outputs}, weights {outputs, inputs}
       const auto core = from[k].value();
       const Shape turned = to[k].shape();
       tesla::Tensor<float> w(turned);
