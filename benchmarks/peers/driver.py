@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 NETWORKS = ["784-300-100-10", "784-128-10", "784-1024-1024-10"]
 CASES = [f"step:{net}:{batch}:{rule}" for net in NETWORKS for batch in (1, 32, 64, 128) for rule in ("sgd", "adam")]
 CASES += ["step:784-300-100-10:100:sgd:2", "step:784-300-100-10:100:sgd:10", "step:784-300-100-10:100:sgd"]
+CASES += ["cnn:plain:128", "cnn:plain:32", "cnn:norm:128"]
 CASES += [f"predict:{net}:1" for net in NETWORKS] + ["predict:784-300-100-10:128"]
 CASES += [
     f"product:{shape}" for shape in ("300:784:32", "300:784:128", "256:256:256", "1024:1024:128", "1024:1024:1024")
@@ -57,6 +58,7 @@ PYTHON_PEERS = {
 }
 SECTIONS = {
     "Training steps": ("step",),
+    "Training steps of convolutions": ("cnn",),
     "Predictions": ("predict",),
     "Products": ("product",),
     "Tensor-trains": ("tt", "dense"),

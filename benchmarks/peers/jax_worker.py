@@ -43,6 +43,62 @@ def start(case):
     return (layers, zeros(), zeros(), jnp.zeros(())) if case.optimizer == "adam" else (layers, zeros())
 
 
+def largest(x, by_windows):
+    """Of each 2 x 2 pixels; what fills no window is left out."""
+    if by_windows:
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    x = x[:, : 2 * rows, : 2 * columns]
+    return x.reshape(len(x), rows, 2, columns, 2, x.shape[3]).max((2, 4))
+
+
+def forward_images(layers, x, by_windows):
+    """The logits, and the mean and the variance of what each batch norm has seen."""
+    seen = []
+    x = x.reshape(-1, 28, 28, 1)
+    for layer in layers[:2]:
+        norm = "shift" in layer
+        x = jax.lax.conv_general_dilated(
+            x, layer["filters"], (1, 1), "SAME" if norm else "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        if norm:
+            mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            seen.append((mean, variance * (x.size / x.shape[3] / (x.size / x.shape[3] - 1))))
+            x = (x - mean) * (layer["scale"] * jax.lax.rsqrt(variance + 1e-5)) + layer["shift"]
+            x = jax.nn.leaky_relu(x, 0.01)
+        else:
+            x = jax.nn.relu(x + layer["bias"])
+        x = largest(x, by_windows)
+    return forward(layers[2:], x.reshape(len(x), -1)), seen
+
+
+def start_images(case):
+    filters, dense = protocol.convolutions(case)
+    layers, statistics = [], []
+    for weight in filters:
+        ones, zeros = jnp.ones(len(weight)), jnp.zeros(len(weight))
+        layer = {"filters": jnp.asarray(weight.transpose(1, 2, 3, 0))}
+        layers.append(layer | ({"scale": ones, "shift": zeros} if case.norm else {"bias": zeros}))
+        if case.norm:
+            statistics.append((zeros + 0, ones + 0))
+    layers += [(jnp.asarray(weight.T), jnp.asarray(bias)) for weight, bias in dense]
+    return layers, jax.tree.map(jnp.zeros_like, layers), statistics
+
+
+def update_images(state, x, labels, by_windows):
+    layers, first, statistics = state
+
+    def loss_of_images(layers):
+        logits, seen = forward_images(layers, x, by_windows)
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)), seen
+
+    (loss, seen), gradients = jax.value_and_grad(loss_of_images, has_aux=True)(layers)
+    each = jax.tree.map
+    first = each(lambda v, g: protocol.MOMENTUM * v + g, first, gradients)
+    statistics = each(lambda old, new: old + 0.1 * (new - old), statistics, seen)
+    return (each(lambda p, v: p - protocol.SGD_RATE * v, layers, first), first, statistics), loss
+
+
 def masks_of(case):
     masks = protocol.masks(case)
     return masks and [jnp.asarray(mask.T) for mask in masks]
@@ -64,13 +120,20 @@ def update(state, x, labels, masks=None):
     return (layers, first, second, count), loss
 
 
-def one_by_one(case):
+def step_of(case, by_windows=True):
+    """The state to begin with, and a function of a state and a batch."""
+    if case.kind == "cnn":
+        return start_images(case), lambda state, x, labels: update_images(state, x, labels, by_windows)
+    masks = masks_of(case)
+    return start(case), lambda state, x, labels: update(state, x, labels, masks)
+
+
+def one_by_one(case, by_windows=True):
     """One call a step; the state goes from call to call in the same memory."""
     inputs, labels = protocol.data(case)
     data = [(jnp.asarray(x), jnp.asarray(y, jnp.int32)) for x, y in zip(inputs, labels)]
-    masks = masks_of(case)
-    step = jax.jit(lambda state, x, labels: update(state, x, labels, masks), donate_argnums=0)
-    state, turn = start(case), 0
+    state, function = step_of(case, by_windows)
+    step, turn = jax.jit(function, donate_argnums=0), 0
 
     def run(steps):
         nonlocal state, turn
@@ -91,12 +154,11 @@ def looped(case):
         (jnp.asarray(inputs[i : i + length]), jnp.asarray(labels[i : i + length], jnp.int32))
         for i in range(0, len(inputs) - length + 1, length)
     ]
-    masks = masks_of(case)
+    state, function = step_of(case)
     epoch = jax.jit(
-        lambda state, xs, ys: jax.lax.scan(lambda s, batch: update(s, *batch, masks), state, (xs, ys)),
-        donate_argnums=0,
+        lambda state, xs, ys: jax.lax.scan(lambda s, batch: function(s, *batch), state, (xs, ys)), donate_argnums=0
     )
-    state, turn = start(case), 0
+    turn = 0
 
     def run(steps):
         nonlocal state, turn
@@ -178,6 +240,11 @@ def setup(case):
         return [("jit", lambda: prediction(case))]
     if case.kind == "step":
         return [("step", lambda: one_by_one(case)), ("scan", lambda: looped(case))]
+    if case.kind == "cnn":  # in a loop convolutions run on one thread, and many times slower
+        return [
+            (f"step, pools by {pools}", lambda pools=pools: one_by_one(case, pools == "windows"))
+            for pools in ("windows", "shapes")
+        ]
     if case.kind in ("tt", "dense"):
         ways = ["dense"] if math.prod(case.sizes) <= protocol.DENSE_LIMIT else []
         if case.kind == "tt":

@@ -21,6 +21,8 @@ class Case:
         elif self.kind == "sparse":
             self.sizes = [int(size) for size in rest[:2]]
             self.live, self.batch, self.backward = int(rest[2]), int(rest[3]), rest[-1] == "both"
+        elif self.kind == "cnn":
+            self.sizes, self.norm, self.batch, self.optimizer = [28 * 28, 10], rest[0] == "norm", int(rest[1]), "sgd"
         elif self.kind in ("tt", "dense"):
             self.inputs, self.outputs = (tuple(int(mode) for mode in modes.split("x")) for modes in rest[:2])
             self.sizes = [math.prod(self.inputs), math.prod(self.outputs)]
@@ -52,6 +54,20 @@ def weights(case):
             (random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32), np.zeros(outputs, np.float32))
         )
     return layers
+
+
+def convolutions(case):
+    """Of a network of images: filters as {filters, rows, columns, channels}, (weight, bias) of the dense layers."""
+    random = np.random.default_rng(2)
+    side = 7 if case.norm else 5  # of the images behind the last pool
+
+    def drawn(inputs, *shape):
+        bound = (6 / inputs) ** 0.5
+        return random.uniform(-bound, bound, shape).astype(np.float32)
+
+    filters = [drawn(9, 32, 3, 3, 1), drawn(9 * 32, 64, 3, 3, 32)]
+    sizes = [64 * side * side, 128, 10]
+    return filters, [(drawn(i, o, i), np.zeros(o, np.float32)) for i, o in zip(sizes, sizes[1:])]
 
 
 def masks(case):

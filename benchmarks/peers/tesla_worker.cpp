@@ -11,7 +11,8 @@ class Network {
  public:
   explicit Network(const peers::Case& c)
       : data_(c), batch_(static_cast<std::size_t>(c.batch)), features_(static_cast<std::size_t>(c.sizes.front())) {
-    for (std::size_t i = 1; i < c.sizes.size(); ++i) {
+    if (c.kind == "cnn") add_convolutions(c.norm);
+    for (std::size_t i = 1; i < c.sizes.size() && c.kind != "cnn"; ++i) {
       const bool last = i + 1 == c.sizes.size();
       if (c.live < 100) {
         model_.add_layer(tesla::SparseDense({.units = static_cast<std::size_t>(c.sizes[i]),
@@ -30,7 +31,10 @@ class Network {
     else
       model_.compile(tesla::optim::SGD({.learning_rate = peers::sgd_rate, .momentum = peers::momentum}), loss,
                      {tesla::metric::Accuracy()});
-    model_.build({features_});
+    if (c.kind == "cnn")
+      model_.build({28, 28, 1});
+    else
+      model_.build({features_});
     if (c.live < 100) callbacks_.emplace_back(tesla::sparse::RigL({.until = std::size_t{1} << 40}));
   }
 
@@ -51,6 +55,21 @@ class Network {
   }
 
  private:
+  void add_convolutions(bool norm) {
+    for (const std::size_t filters : {std::size_t{32}, std::size_t{64}}) {
+      model_.add_layer(tesla::Conv2D({.filters = filters,
+                                      .padding = norm ? tesla::same : tesla::valid,
+                                      .use_bias = !norm,
+                                      .activation = norm ? tesla::linear : tesla::relu,
+                                      .initializer = tesla::init::he_uniform}));
+      if (norm) model_.add_layer(tesla::BatchNorm()).add_layer(tesla::LeakyReLU({.slope = 0.01}));
+      model_.add_layer(tesla::MaxPool2D());
+    }
+    model_.add_layer(tesla::Flatten());
+    model_.add_layer(tesla::Dense({.units = 128, .activation = tesla::relu, .initializer = tesla::init::he_uniform}));
+    model_.add_layer(tesla::Dense({.units = 10, .initializer = tesla::init::he_uniform}));
+  }
+
   void fit(std::size_t samples, std::size_t epochs) {
     const tesla::ArrayView x(data_.inputs.data(), {samples, features_}), y(data_.labels.data(), {samples});
     loss_ = model_.fit(x, y, {.epochs = epochs, .batch_size = batch_, .callbacks = callbacks_, .verbose = 0})["loss"]
@@ -193,9 +212,9 @@ peers::Run setup(const peers::Case& c) {
     auto layer = std::make_shared<OneLayer>(c);
     return [layer, both = c.backward](int steps) { return both ? layer->both(steps) : layer->forward(steps); };
   }
-  if (c.kind != "step" && c.kind != "predict") return {};
+  if (c.kind != "step" && c.kind != "predict" && c.kind != "cnn") return {};
   auto network = std::make_shared<Network>(c);
-  if (c.kind == "step") return [network](int steps) { return network->step(steps); };
+  if (c.kind != "predict") return [network](int steps) { return network->step(steps); };
   return [network](int steps) { return network->predict(steps); };
 }
 

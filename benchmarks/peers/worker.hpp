@@ -7,6 +7,12 @@
 //   step:784-300-100-10:100:sgd:2   the same with 2 of 100 weights alive: by a mask or, where they are stored sparse,
 //                                with the rewiring that such training needs
 //   predict:784-300-100-10:1     forward only, up to the logits
+//   cnn:plain:128                one training step on images of 28 x 28 x 1: a convolution of 32 filters, 3 x 3, ReLU,
+//   max
+//                                pool 2, one of 64, ReLU, max pool 2, dense 128, ReLU, dense 10; SGD with momentum
+//   cnn:norm:128                 the same with padding, and batch norm and leaky ReLU 0.01 after the convolutions,
+//   which
+//                                have no bias then
 //   product:256:256:256          (256 x 256) times (256 x 256)
 //   tt:4x8x8x4:4x8x8x4:8:128:forward   y = W x with W in tensor-train form: input modes, output modes, all ranks, batch
 //   tt:4x8x8x4:4x8x8x4:8:128:both      that, and from a given dy the gradients of x and of all cores
@@ -38,7 +44,7 @@ struct Case {
   std::vector<int> sizes;               // of the layers; of a product: M, K, N
   std::vector<int> in, out;             // modes of a tensor-train
   int batch = 1, rank = 0, live = 100;  // the last: of 100 weights
-  bool adam = false, backward = false;
+  bool adam = false, backward = false, norm = false;
 
   /// Whether this is about a network of dense layers.
   bool network() const { return (kind == "step" || kind == "predict") && live == 100; }
@@ -68,6 +74,8 @@ inline Case parse(const std::string& name) {
   } else if (c.kind == "sparse") {
     for (int i = 1; i <= 2; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
     c.live = std::stoi(parts.at(3)), c.batch = std::stoi(parts.at(4));
+  } else if (c.kind == "cnn") {
+    c.sizes = {28 * 28, 10}, c.norm = parts.at(1) == "norm", c.batch = std::stoi(parts.at(2));
   } else if (c.kind == "tt" || c.kind == "dense") {
     c.in = numbers(parts.at(1), 'x'), c.out = numbers(parts.at(2), 'x');
     for (const auto* modes : {&c.in, &c.out}) {

@@ -438,6 +438,7 @@ TEST_CASE("layers of images and norms say what does not fit", "[errors]") {
   check(shape, Conv1D({.filters = 4, .kernel = 6}), {5, 2}, {"6 steps", "only 5"});
   check(shape, MaxPool2D({.pool = {3, 3}}), {5, 2, 1}, {"3 columns", "only 2"});
   check(shape, MaxPool2D({.padding = {2, 0}}), {6, 6, 1}, {"rows", "only padding", ".padding", ".pool"});
+  check(shape, MaxPool2D({.padding = {2, 0, 0, 0}}), {6, 6, 1}, {"rows", "only padding"});
   check(shape, AveragePool2D({.stride = {2, 1}, .padding = {0, 0, 0, 3}}), {6, 6, 1}, {"columns", "only padding"});
   check(shape, MaxPool1D({.pool = 2, .stride = 1, .padding = {0, 2}}), {6, 1}, {"steps", "only padding"});
   check(usage, Conv2D({.filters = 4, .kernel = {0, 3}}), {9, 9, 1}, {".kernel", "1", "rows", "not 0"});
