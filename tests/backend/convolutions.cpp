@@ -1,6 +1,8 @@
 // Convolutions and both gradients against plain loops over an image that is really padded with zeros.
 #include "conformance.hpp"
 
+namespace test_backend_convolutions {
+
 using namespace conformance;
 
 namespace {
@@ -263,3 +265,5 @@ TEMPLATE_LIST_TEST_CASE("pool: largest and mean, windows apart and shared", "[ba
     }
   check_pooling<TestType>(axis(26, 2, 2), axis(26, 2, 2), 32, 70, true);
 }
+
+}  // namespace test_backend_convolutions

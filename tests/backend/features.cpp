@@ -1,6 +1,8 @@
 // What is done along features, against plain loops; random numbers against philox itself.
 #include "conformance.hpp"
 
+namespace test_backend_features {
+
 using namespace conformance;
 
 TEMPLATE_LIST_TEST_CASE("normalise: groups beside each other and groups over pixels", "[backend][conformance]", Cases) {
@@ -113,3 +115,5 @@ TEMPLATE_LIST_TEST_CASE("draw: numbers follow from seed, stream, sample and feat
         bench.compare(result, expected, kind == Kind::uniform ? 0 : 1);
       }
 }
+
+}  // namespace test_backend_features

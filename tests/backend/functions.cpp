@@ -2,6 +2,8 @@
 
 #include <tesla/layer/activation.hpp>
 
+namespace test_backend_functions {
+
 using namespace conformance;
 
 namespace {
@@ -289,3 +291,5 @@ TEMPLATE_LIST_TEST_CASE("apply and apply_gradient: a function of the user's", "[
     bench.compare(dx, gradients);
   }
 }
+
+}  // namespace test_backend_functions

@@ -1,5 +1,7 @@
 #include "conformance.hpp"
 
+namespace test_backend_layout {
+
 using namespace conformance;
 
 namespace {
@@ -164,3 +166,5 @@ TEMPLATE_LIST_TEST_CASE("lanes: room for every sample", "[backend][conformance]"
     if (batch != 0) REQUIRE(panels.live(panels.panels() - 1) >= 1);
   }
 }
+
+}  // namespace test_backend_layout

@@ -1,5 +1,7 @@
 #include "conformance.hpp"
 
+namespace test_backend_losses {
+
 using namespace conformance;
 
 namespace {
@@ -315,3 +317,5 @@ TEMPLATE_LIST_TEST_CASE("elementwise_loss: the derivative of a distance of 0 is 
   CHECK(loss == 10);
   CHECK(dy.rows() == std::vector<T>{0, 1, 0, -2, 0, 0});
 }
+
+}  // namespace test_backend_losses

@@ -2,6 +2,8 @@
 
 #include <Eigen/Core>
 
+namespace test_backend_products {
+
 using namespace conformance;
 
 namespace {
@@ -197,3 +199,5 @@ TEMPLATE_LIST_TEST_CASE("multiply: many items, with operands of their own or sha
         bench.compare(result, expected, 6);
       }
 }
+
+}  // namespace test_backend_products

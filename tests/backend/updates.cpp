@@ -1,5 +1,7 @@
 #include "conformance.hpp"
 
+namespace test_backend_updates {
+
 using namespace conformance;
 
 namespace {
@@ -189,3 +191,5 @@ TEMPLATE_LIST_TEST_CASE("add_rows: many to one, and some to none", "[backend][co
       bench.compare(result, expected, static_cast<Real>(count));
     }
 }
+
+}  // namespace test_backend_updates

@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <layer/training_checks.hpp>
 
+namespace test_layer_convolution {
+
 using namespace tesla;
 using namespace layer_test;
 
@@ -125,3 +127,5 @@ TEST_CASE("filters are drawn by what they read, and by what their group writes",
     CHECK(limit_of(groups, init::he_uniform) == Approx(std::sqrt(6 / inputs)).epsilon(0.01));
   }
 }
+
+}  // namespace test_layer_convolution

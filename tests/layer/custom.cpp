@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+namespace test_layer_custom {
+
 using namespace tesla;
 
 namespace {
@@ -212,3 +214,5 @@ TEMPLATE_TEST_CASE("A layer has to say in setup what it sums", "[layer][custom]"
   CHECK_THROWS_AS(model.train_step(x, zeros), UsageError);
   CHECK_THROWS_WITH(model.train_step(x, zeros), Catch::Contains("Setup::sum_products"));
 }
+
+}  // namespace test_layer_custom

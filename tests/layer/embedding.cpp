@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_layer_embedding {
+
 using namespace tesla;
 
 namespace {
@@ -246,3 +248,5 @@ TEST_CASE("embedding: complaints", "[layer][embedding]") {
              }),
              Contains("sample 0, step 0 is 11"));
 }
+
+}  // namespace test_layer_embedding

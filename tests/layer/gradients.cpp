@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+namespace test_layer_gradients {
+
 using namespace tesla;
 
 namespace {
@@ -163,3 +165,5 @@ TEMPLATE_TEST_CASE("gradients: sizes beyond a tile", "[layer][gradients]", backe
     check_gradients(std::move(model), loss::SparseCategoricalCrossEntropy(), batch);
   }
 }
+
+}  // namespace test_layer_gradients

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+namespace test_layer_initializers {
+
 using namespace tesla;
 
 namespace {
@@ -140,3 +142,5 @@ TEST_CASE("Initializers: a model's seed decides its parameters, on any backend",
   CHECK(first[1] == std::vector<double>(5, 0));
   CHECK(first[3] == std::vector<double>(5, 1));
 }
+
+}  // namespace test_layer_initializers

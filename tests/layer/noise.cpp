@@ -8,6 +8,8 @@
 #include <model/support.hpp>
 #include <set>
 
+namespace test_layer_noise {
+
 using namespace tesla;
 using namespace layer_test;
 
@@ -236,3 +238,5 @@ TEST_CASE("dropout makes a network that cannot learn its samples by heart", "[la
   CHECK(dropped.first > plain.first);
   CHECK(dropped.second < plain.second);
 }
+
+}  // namespace test_layer_noise

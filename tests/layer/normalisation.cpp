@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <layer/training_checks.hpp>
 
+namespace test_layer_normalisation {
+
 using namespace tesla;
 using namespace layer_test;
 
@@ -188,3 +190,5 @@ TEST_CASE("batch norm: the statistics follow where no layer before it learns, an
   CHECK(running_mean({}, 2) == wanted);
   CHECK(running_mean({}, 4) == wanted);
 }
+
+}  // namespace test_layer_normalisation

@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <layer/training_checks.hpp>
 
+namespace test_layer_pooling {
+
 using namespace tesla;
 using namespace layer_test;
 
@@ -176,3 +178,5 @@ TEMPLATE_TEST_CASE("an activation moves behind pooling from any place", "[layer]
         m.add_layer(GlobalMaxPool());
       });
 }
+
+}  // namespace test_layer_pooling

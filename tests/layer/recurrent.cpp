@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace test_layer_recurrent {
+
 using namespace tesla;
 
 namespace {
@@ -271,3 +273,5 @@ TEST_CASE("recurrent layers: complaints", "[layer][recurrent]") {
     CHECK_THAT(complaint(layer, {0, 3}), Contains("{0, 3}"));
   });
 }
+
+}  // namespace test_layer_recurrent

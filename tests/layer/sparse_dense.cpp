@@ -6,6 +6,8 @@
 #include <io/temporary_folder.hpp>
 #include <layer/checks.hpp>
 
+namespace test_layer_sparse_dense {
+
 using namespace tesla;
 using layer_test::check_gradients;
 using layer_test::complaint;
@@ -189,3 +191,5 @@ TEST_CASE("sparse dense: a file with any byte changed is read or refused", "[lay
     }
   REQUIRE(refused > bytes.size() / 4);
 }
+
+}  // namespace test_layer_sparse_dense

@@ -5,6 +5,8 @@
 #include <layer/checks.hpp>
 #include <numeric>
 
+namespace test_layer_structure {
+
 using namespace layer_test;
 
 namespace {
@@ -199,3 +201,5 @@ TEST_CASE("structure: a kind that no one names is not known, but by all layers",
   auto here = BasicSequential<double, backend::Reference>::load<All>(folder.path("m"));
   REQUIRE(here.network().entries().size() == 4);
 }
+
+}  // namespace test_layer_structure

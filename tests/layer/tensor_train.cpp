@@ -7,6 +7,8 @@
 #include <io/temporary_folder.hpp>
 #include <layer/checks.hpp>
 
+namespace test_layer_tensor_train {
+
 using namespace tesla;
 
 using layer_test::check_gradients;
@@ -257,3 +259,5 @@ TEST_CASE("tensor-train: saved, loaded and trained on with the same bits", "[lay
     REQUIRE(std::equal(x.begin(), x.end(), y.begin()));
   }
 }
+
+}  // namespace test_layer_tensor_train

@@ -4,6 +4,8 @@
 #include <io/temporary_folder.hpp>
 #include <layer/checks.hpp>
 
+namespace test_layer_tensor_train_convolution {
+
 using namespace layer_test;
 
 TEMPLATE_TEST_CASE("tensor-train convolution: gradients", "[layer]", backend::Cpu, backend::Reference) {
@@ -74,3 +76,5 @@ TEST_CASE("tensor-train convolution: what does not fit is said", "[layer]") {
       complaint(TensorTrainConv2D({.filters = 6, .kernel = {9, 9}, .in = {2, 2}, .out = {3, 2}, .rank = 2}), image),
       Contains(".kernel"));
 }
+
+}  // namespace test_layer_tensor_train_convolution

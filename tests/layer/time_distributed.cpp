@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace test_layer_time_distributed {
+
 using namespace tesla;
 
 namespace {
@@ -91,3 +93,5 @@ TEST_CASE("time distributed: complaints", "[layer][sequences]") {
   CHECK_THAT(complaint(TimeDistributed(Dense({.units = 2})), {4, 2, 3}), Contains("Flatten"));
   CHECK_THAT(complaint(TimeDistributed(BatchNorm()), {4, 2}), Contains("takes sequences itself"));
 }
+
+}  // namespace test_layer_time_distributed

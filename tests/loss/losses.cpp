@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_loss_losses {
+
 using namespace tesla;
 using conformance::Bench;
 using conformance::Cases;
@@ -272,3 +274,5 @@ TEST_CASE("models learn with each loss, and files keep it", "[loss][file]") {
   check(loss::KLDivergence(), view(shares, {samples, 3}));
   check(loss::CosineSimilarity(), view(directions, {samples, 3}));
 }
+
+}  // namespace test_loss_losses

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+namespace test_metric_accuracy {
+
 using tesla::utils::accuracy;
 
 TEST_CASE("accuracy compares classes with labels, and with rows", "[metric]") {
@@ -24,3 +26,5 @@ TEST_CASE("accuracy of a single output says yes above 0, or above a half", "[met
   CHECK(accuracy(predictions, std::vector<int>{1, 1, 0, 1}) == 1);
   CHECK(accuracy(predictions, std::vector<int>{0, 1, 0, 0}, {.from_logits = false}) == 0.75);
 }
+
+}  // namespace test_metric_accuracy

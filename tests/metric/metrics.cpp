@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace test_metric_metrics {
+
 using namespace tesla;
 using metric_test::identity;
 using Metrics = std::vector<model::AnyMetric<float>>;
@@ -247,3 +249,5 @@ TEST_CASE("metrics that do not suit a model, or each other, are refused before t
       {"compile", "\"top_k\"", "\"top_3\""});
   check_raises<UsageError>([&] { model.evaluate(x, answers); }, {"compile"});  // it changed nothing
 }
+
+}  // namespace test_metric_metrics

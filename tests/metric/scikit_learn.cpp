@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace test_metric_scikit_learn {
+
 namespace sk = scikit_learn;
 using namespace tesla;
 using metric_test::identity;
@@ -189,3 +191,5 @@ TEST_CASE("values: R2, the root of the squared error, and percents", "[metric]")
   check_scores(sk::measures, loss::MeanSquaredError(), view(exact, {sk::measured, sk::measures}), constant_y,
                {metric::R2()}, {{"r2", sk::r2_constant_met}});
 }
+
+}  // namespace test_metric_scikit_learn

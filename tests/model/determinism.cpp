@@ -13,6 +13,8 @@
 #include <xtensor/xtensor.hpp>
 #include <xtensor/xview.hpp>
 
+namespace test_model_determinism {
+
 using tesla::Dense;
 using tesla::Sequential;
 
@@ -170,3 +172,5 @@ TEST_CASE("a prediction does not depend on the batch it is in", "[determinism]")
     }
   }
 }
+
+}  // namespace test_model_determinism

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_errors {
+
 using tesla::DataError;
 using tesla::Dense;
 using tesla::FileError;
@@ -813,3 +815,5 @@ TEST_CASE("a gradient that is not finite is found behind a finite loss, at any b
       CHECK(std::equal(before.begin(), before.end(), after.begin()));
     }
 }
+
+}  // namespace test_model_errors

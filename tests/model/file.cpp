@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_file {
+
 using tesla::Dense;
 using tesla::FormatError;
 using tesla::Sequential;
@@ -556,3 +558,5 @@ TEST_CASE("a file with values that are not finite is refused", "[file]") {
     check_raises<tesla::DataError>([&] { Sequential::load(path); }, {path, "\"" + name + "\"", "NaN"});
   }
 }
+
+}  // namespace test_model_file

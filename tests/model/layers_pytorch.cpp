@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_layers_pytorch {
+
 using namespace tesla;
 
 namespace {
@@ -145,3 +147,5 @@ TEMPLATE_TEST_CASE("networks of convolutions, pooling and norms are PyTorch's", 
     CHECK(t.distance_of_outputs(c.predictions) < after_steps);
   }
 }
+
+}  // namespace test_model_layers_pytorch

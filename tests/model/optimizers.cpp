@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_optimizers {
+
 using tesla::Dense;
 using tesla::Sequential;
 using tesla::UsageError;
@@ -216,3 +218,5 @@ TEST_CASE("a file with a schedule that is none is refused", "[optimizers]") {
   changed("\"restarts\":0,", "");
   CHECK(Sequential::load(path).learning_rate() == 0.125);
 }
+
+}  // namespace test_model_optimizers

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_pytorch {
+
 namespace {
 
 using FloatOnCpu = tesla::BasicSequential<float, tesla::backend::Cpu>;
@@ -202,3 +204,5 @@ TEMPLATE_TEST_CASE("losses and their gradients are PyTorch's", "[pytorch]", Floa
     CHECK(distance_to_transposed(gradient, c.gradient, rows, columns) < tolerance<TestType>);
   }
 }
+
+}  // namespace test_model_pytorch

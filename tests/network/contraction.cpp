@@ -13,6 +13,8 @@
 #include <set>
 #include <vector>
 
+namespace test_network_contraction {
+
 using namespace tesla;
 using namespace tesla::network;
 using namespace tesla::network::contraction;
@@ -445,3 +447,5 @@ TEST_CASE("merging: products of cores, and gradients handed back", "[network][co
     }
   }
 }
+
+}  // namespace test_network_contraction

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <vector>
 
+namespace test_network_ranks {
+
 using namespace tesla;
 using namespace tesla::network;
 
@@ -176,3 +178,5 @@ TEST_CASE("ranks: widening changes nothing, slicing takes it back", "[network]")
   const Cores empty = widened(cores, {8, 7, 9}, 1, false);
   for (std::size_t i = 0; i < empty[0].size() / 8; ++i) REQUIRE(empty[0][i * 8 + 7] == 0);
 }
+
+}  // namespace test_network_ranks

@@ -7,6 +7,8 @@
 #include <catch2/catch.hpp>
 #include <set>
 
+namespace test_network_sparse {
+
 using namespace tesla;
 using namespace tesla::network::sparse;
 using tesla::sparse::Block;
@@ -251,3 +253,5 @@ TEST_CASE("sparse patterns: what is wrong is said", "[network][sparse][errors]")
   REQUIRE_THROWS_AS(Pattern::random(0, 3, {}), ShapeError);
   REQUIRE_THROWS_AS(Pattern::from_mask(Tensor<float>({3})), ShapeError);
 }
+
+}  // namespace test_network_sparse

@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+namespace test_network_tensor_train {
+
 using namespace tesla;
 using namespace tesla::network;
 
@@ -357,3 +359,5 @@ TEST_CASE("factor_modes: balanced, with padding only where a size has no good fa
   CHECK_THROWS_AS(factor_modes(10, 9), UsageError);
   CHECK_THROWS_AS(factor_modes(std::size_t{1} << 60, 2), UsageError);
 }
+
+}  // namespace test_network_tensor_train

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace test_optimizer_schedule {
+
 namespace schedule = tesla::schedule;
 using schedule::LearningRate;
 
@@ -105,3 +107,5 @@ TEST_CASE("options of schedules out of range are refused", "[schedule]") {
   check_refused("have to rise", [] { schedule::Piecewise({.rates = {1, 2, 3}, .until = {3, 3}}); });
   check_refused("Cosine: .steps", [] { tesla::optim::SGD({.learning_rate = schedule::Cosine()}); });
 }
+
+}  // namespace test_optimizer_schedule

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_callbacks {
+
 using tesla::Dense;
 using tesla::Sequential;
 using Moment = tesla::callback::Moment<Sequential>;
@@ -210,3 +212,5 @@ TEST_CASE("Ctrl-C is the program's own where nothing else is asked for", "[callb
   CHECK(history["loss"].size() == 3);
   CHECK(handler.in_place());
 }
+
+}  // namespace test_train_callbacks

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_train_history {
+
 using tesla::Dense;
 using tesla::Sequential;
 
@@ -239,3 +241,5 @@ TEST_CASE("a network learns digits", "[history]") {
   for (std::size_t i = 0; i < classes.size(); ++i) right += classes[i] == static_cast<std::size_t>(test.y()[i]) ? 1 : 0;
   CHECK(static_cast<double>(right) / 500 == Approx(history["val_accuracy"].back()));
 }
+
+}  // namespace test_train_history

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_logs {
+
 using tesla::Dense;
 using tesla::Sequential;
 using tesla::UsageError;
@@ -250,3 +252,5 @@ TEST_CASE("a search for a learning rate ends with the loss, whatever becomes of 
   CHECK(state_of(model) == before);
   check_raises<UsageError>([] { callback::LearningRateFinder().suggestion(); }, {"LearningRateFinder", "steps"});
 }
+
+}  // namespace test_train_logs

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_metrics {
+
 using tesla::Dense;
 using tesla::Sequential;
 
@@ -108,3 +110,5 @@ TEST_CASE("a metric of one's own is reported under its name", "[metrics]") {
   CHECK(history["below_zero"].back() == 0.75);
   CHECK(history["val_below_zero"].back() == 0.75);
 }
+
+}  // namespace test_train_metrics

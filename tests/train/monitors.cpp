@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_monitors {
+
 using tesla::Dense;
 using tesla::Sequential;
 using tesla::UsageError;
@@ -235,3 +237,5 @@ TEST_CASE("options of callbacks out of range are refused", "[monitors]") {
       callback::CsvLog(),        callback::JsonLines(),  callback::LearningRateFinder()};
   CHECK(all.size() == 6);
 }
+
+}  // namespace test_train_monitors

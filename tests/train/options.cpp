@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_options {
+
 using tesla::Dense;
 using tesla::Sequential;
 using tesla::UsageError;
@@ -544,3 +546,5 @@ TEST_CASE("all of it gives the same bits at any number of threads", "[fit option
   }
   tesla::set_threads(0);
 }
+
+}  // namespace test_train_options

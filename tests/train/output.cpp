@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+namespace test_train_output {
+
 using tesla::Dense;
 using tesla::Sequential;
 
@@ -157,3 +159,5 @@ TEST_CASE("a summary is printed as it is", "[output]") {
   training.model.build({4});
   CHECK(printed([&] { training.model.summary(16); }) == training.model.summary_text(16));
 }
+
+}  // namespace test_train_output

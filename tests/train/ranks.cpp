@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
+namespace test_train_ranks {
+
 using namespace tesla;
 
 namespace {
@@ -180,3 +182,5 @@ TEST_CASE("ranks: twice two epochs are the same as four", "[train]") {
   const Tensor<float> whole = run({4}), parts = run({2, 2});
   REQUIRE(std::equal(whole.begin(), whole.end(), parts.begin()));
 }
+
+}  // namespace test_train_ranks

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <set>
 
+namespace test_train_rewire {
+
 using namespace tesla;
 using namespace tesla::network::sparse;
 
@@ -304,3 +306,5 @@ TEST_CASE("rewiring: what is wrong is said", "[train][sparse][errors]") {
   full.fit(digits.train, {.epochs = 2, .callbacks = {sparse::RigL({.every = 1}), sparse::SET()}, .verbose = 0});
   REQUIRE(full.layer("s").pattern().live() == 7840);
 }
+
+}  // namespace test_train_rewire

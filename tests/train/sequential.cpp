@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+namespace test_train_sequential {
+
 using tesla::Dense;
 using tesla::Flatten;
 using tesla::Sequential;
@@ -175,3 +177,5 @@ TEST_CASE("predict_into writes rows into memory that is there", "[sequential]") 
   CHECK(out.front() == 7.0F);
   CHECK(out.back() == 7.0F);
 }
+
+}  // namespace test_train_sequential
