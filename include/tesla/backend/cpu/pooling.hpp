@@ -80,16 +80,16 @@ class Pool {
   }
   void put(T* to, Vector<T> value, std::size_t n) const { store(to, apart_ ? value : load(to, n) + value, n); }
 
-  /// Calls f(window, where it begins in a panel of the input, where its output is) for the outputs of one row.
+  /// Calls f(taps, where it begins in a panel of the input, where its output is) for the outputs of one row.
   template <class F>
   void each_output(std::size_t y, std::size_t lanes, const F& f) const {
     const Range down = rows_.taps_at(y);
     const std::size_t pixel = c_.channels * lanes;
     for (std::size_t x = 0; x < c_.columns.out; ++x) {
       const Range along = columns_.taps_at(x);
-      const Window window{down.size(), along.size(), c_.rows.dilation * c_.columns.in * pixel,
-                          c_.columns.dilation * pixel};
-      f(window, (rows_.input(y, down.begin) * c_.columns.in + columns_.input(x, along.begin)) * pixel,
+      const Window taps{down.size(), along.size(), c_.rows.dilation * c_.columns.in * pixel,
+                        c_.columns.dilation * pixel};
+      f(taps, (rows_.input(y, down.begin) * c_.columns.in + columns_.input(x, along.begin)) * pixel,
         (y * c_.columns.out + x) * pixel);
     }
   }
@@ -103,8 +103,8 @@ class Pool {
       for (std::size_t task = begin; task < end; ++task) {
         const T* const from = x.panel(task / c_.rows.out);
         const std::size_t to = task / c_.rows.out * y.stride();
-        each_output(task % c_.rows.out, y.lanes, [&](const Window& window, std::size_t in, std::size_t out) {
-          f(window, from + in, to + out, c_.channels * y.lanes);
+        each_output(task % c_.rows.out, y.lanes, [&](const Window& taps, std::size_t in, std::size_t out) {
+          f(taps, from + in, to + out, c_.channels * y.lanes);
         });
       }
     });
@@ -124,8 +124,8 @@ class Pool {
                                        out = panel * dy.stride() + first * lanes;
                      clear(dx.data + in, n, lanes);
                      for (std::size_t y = 0; y < c_.rows.out; ++y)
-                       each_output(y, lanes, [&](const Window& window, std::size_t i, std::size_t o) {
-                         f(window, in + i, out + o, n);
+                       each_output(y, lanes, [&](const Window& taps, std::size_t i, std::size_t o) {
+                         f(taps, in + i, out + o, n);
                        });
                    }
                  });
