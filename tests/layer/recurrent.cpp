@@ -154,7 +154,8 @@ TEST_CASE("recurrent layers: the same on both backends, at sizes beyond a tile",
           for (int i = 0; i < 3; ++i) model.train_step(x, y);
           return model.predict(x, {.batch_size = batch});
         };
-        const auto fast = trained(Sequential()), exact = trained(DoubleOnReference());
+        const auto fast = trained(Sequential());
+        const auto exact = trained(DoubleOnReference());
         double worst = 0;
         for (std::size_t i = 0; i < fast.size(); ++i)
           worst = std::max(worst, std::abs(static_cast<double>(fast[i]) - static_cast<double>(exact[i])));

@@ -13,13 +13,17 @@ TEMPLATE_TEST_CASE("tensor-train convolution: gradients", "[layer]", backend::Cp
       {.filters = 6, .in = {2, 2}, .out = {3, 2}, .rank = 3, .padding = same},
       {.filters = 6, .kernel = {2, 3}, .in = {4}, .out = {6}, .ranks = {5}, .stride = {2, 1}, .activation = gelu},
       {.filters = 8, .in = {2, 1, 2}, .out = {2, 2, 2}, .ranks = {2, 3, 4}, .dilation = {1, 2}, .activation = relu},
-      {.filters = 6, .kernel = {1, 1}, .in = {2, 2}, .out = {2, 3}, .rank = 8, .use_bias = false}};
+      {.filters = 6, .kernel = {1, 1}, .in = {2, 2}, .out = {2, 3}, .rank = 8, .use_bias = false},
+      // One channel, or one filter: the train is a product of two matrices, which TensorTrain lays out in its own way.
+      {.filters = 6, .in = {1}, .out = {6}, .rank = 3, .padding = same},
+      {.filters = 1, .in = {4}, .out = {1}, .rank = 2}};
   for (const layer::TensorTrainConv2DOptions& options : all)
     for (const std::size_t batch : {1u, 5u, 70u}) {
-      CAPTURE(batch);
+      const std::size_t channels = options.in.elements();
+      CAPTURE(batch, channels);
       Model<TestType> model({.seed = 5});
-      model.add_layer(Dense({.units = 6 * 5 * 4, .activation = tesla::tanh}))
-          .add_layer(Reshape({6, 5, 4}))
+      model.add_layer(Dense({.units = 6 * 5 * channels, .activation = tesla::tanh}))
+          .add_layer(Reshape({6, 5, channels}))
           .add_layer(TensorTrainConv2D(options))
           .add_layer(Flatten())
           .add_layer(Dense({.units = 3}));

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 
 namespace tesla::inline TESLA_TARGET::backend {
 
@@ -83,9 +84,7 @@ struct AdjointReading {
 inline AdjointReading inputs_of(const ConvolutionAxis& a, std::size_t phase) {
   AdjointReading r{};
   const std::size_t position = phase + a.before;
-  std::size_t common = 1;  // the greatest divisor of stride and dilation
-  for (std::size_t d = 1; d <= std::min(a.stride, a.dilation); ++d)
-    if (a.stride % d == 0 && a.dilation % d == 0) common = d;
+  const std::size_t common = std::gcd(a.stride, a.dilation);
   r.tap_step = a.stride / common;
   while (r.first_tap < a.kernel && (r.first_tap * a.dilation) % a.stride != position % a.stride) ++r.first_tap;
   const std::size_t taps = r.first_tap < a.kernel ? (a.kernel - r.first_tap + r.tap_step - 1) / r.tap_step : 0;

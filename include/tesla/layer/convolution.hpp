@@ -43,6 +43,53 @@ namespace detail {
 template <class T>
 inline constexpr std::size_t filters_head = cache_line / sizeof(T);
 
+[[gnu::cold]] inline void check_filters(std::size_t filters, std::size_t groups, std::size_t channels) {
+  if (filters == 0) raise<UsageError>("needs .filters, the number of output channels, to be 1 or more");
+  if (groups == 0 || channels % groups != 0 || filters % groups != 0)
+    raise<UsageError>("has .groups = ", groups, ", which has to divide its ", channels, " input channels and its ",
+                      filters, " filters");
+}
+
+/// What a layer that keeps what its kernels make of its filters needs for that.
+template <class T, class B>
+MemoryNeed convolution_memory(const backend::Convolution& g, std::size_t batch, bool training) {
+  MemoryNeed need = B::template convolution_memory<T>(g, batch, training);
+  if (need.kept != 0) need.kept += filters_head<T>;
+  return need;
+}
+
+/// What the kernels make of the filters, made again only if these changed.
+template <class T, class B>
+const T* prepared_filters(Pass<T, B>& pass, const backend::Convolution& g, backend::Matrix<T> w, std::size_t batch) {
+  if (pass.kept_memory.empty()) return nullptr;
+  T* const prepared = pass.kept_memory.data() + filters_head<T>;
+  if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps))
+    pass.backend.prepare_filters(g, w, batch, prepared);
+  return prepared;
+}
+
+/// y = f(W * x + b), with what the gradient of f wants in the first of the layer's kept panels.
+template <class T, class B>
+void convolve(Pass<T, B>& pass, const backend::Convolution& g, backend::Matrix<T> w, const T* prepared,
+              Panels<const T> x, Panels<T> y, const T* bias, const Activation& activation) {
+  const bool keep = !activation.from_output() && pass.training;
+  const Panels<T> z = keep ? pass.kept[0] : y;
+  const Activation f = pass.activation_moved ? Activation() : activation;
+  const auto run = [&](const auto& function) { pass.backend.convolve(g, w, prepared, x, y, bias, function); };
+  if (!keep && f.visit(run)) return;
+  pass.backend.convolve(g, w, prepared, x, z, bias);
+  f.apply(pass.backend, Panels<const T>(z), y, g.filters);
+}
+
+/// dy becomes the gradient at what convolve gave to f.
+template <class T, class B>
+void before_activation(Pass<T, B>& pass, const backend::Convolution& g, Panels<const T> y, Panels<T> dy,
+                       const Activation& activation) {
+  const Panels<const T> kept = activation.from_output() ? y : pass.kept[0];
+  if (activation.function != Activation::Function::linear && !pass.activation_moved)
+    activation.gradient(pass.backend, kept, Panels<const T>(dy), dy, g.filters);
+}
+
 /// Both kinds, by the rank of their samples.
 template <class Options, std::size_t Rank>
 struct Convolving : Options {
@@ -53,10 +100,7 @@ struct Convolving : Options {
 
   [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     const auto [rows, columns, channels] = image_extents(in, Rank);
-    if (this->filters == 0) raise<UsageError>("needs .filters, the number of output channels, to be 1 or more");
-    if (this->groups == 0 || channels % this->groups != 0 || this->filters % this->groups != 0)
-      raise<UsageError>("has .groups = ", this->groups, ", which has to divide its ", channels,
-                        " input channels and its ", this->filters, " filters");
+    check_filters(this->filters, this->groups, channels);
     this->activation.check();
     if constexpr (Rank == 3) {
       geometry.rows = window_axis(rows, this->kernel[0], this->stride[0], this->dilation[0], this->padding, 0, "rows");
@@ -86,37 +130,20 @@ struct Convolving : Options {
 
   template <class T, class B>
   MemoryNeed memory(std::size_t batch, bool training) const {
-    MemoryNeed need = B::template convolution_memory<T>(geometry, batch, training);
-    if (need.kept != 0) need.kept += filters_head<T>;
-    return need;
+    return convolution_memory<T, B>(geometry, batch, training);
   }
 
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    const bool keep = !this->activation.from_output() && pass.training;
-    const Panels<T> z = keep ? pass.kept[0] : y;
-    const backend::Matrix<T> w = pass.weight(0);
     const T* const bias = this->use_bias ? pass.parameter(1).data : nullptr;
-    T* kept = pass.kept_memory.data();
-    if (!pass.kept_memory.empty()) {
-      kept += filters_head<T>;
-      if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps))
-        pass.backend.prepare_filters(geometry, w, x.batch, kept);
-    }
-    const Activation f = pass.activation_moved ? Activation() : this->activation;
-    if (!keep && f.visit([&](const auto& function) {
-          pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, y, bias, function);
-        }))
-      return;
-    pass.backend.convolve(geometry, w, static_cast<const T*>(kept), x, z, bias);
-    f.apply(pass.backend, Panels<const T>(z), y, this->filters);
+    const T* const prepared = prepared_filters(pass, geometry, pass.weight(0), x.batch);
+    convolve(pass, geometry, pass.weight(0), prepared, x, y, bias, this->activation);
   }
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    const Panels<const T> kept = this->activation.from_output() ? Panels<const T>(y) : pass.kept[0], upstream = dy;
-    if (this->activation.function != Activation::Function::linear && !pass.activation_moved)
-      this->activation.gradient(pass.backend, kept, upstream, dy, this->filters);
+    before_activation(pass, geometry, Panels<const T>(y), dy, this->activation);
+    const Panels<const T> upstream = dy;
     pass.backend.convolve_filters(geometry, upstream, x, pass.slots[0].gradient,
                                   this->use_bias ? pass.slots[1].gradient.data : nullptr, pass.scratch.data());
     if (dx) pass.backend.convolve_input(geometry, pass.weight(0), upstream, dx, pass.scratch.data());

@@ -31,6 +31,25 @@ struct TensorTrainOptions {
   std::string name = {};
 };
 
+namespace detail {
+
+/// The cores among a layer's parameters, which are the first ones, or their gradients.
+template <class T>
+class CoreMatrices {
+ public:
+  template <class Slot>
+  CoreMatrices(std::span<Slot> slots, std::size_t count, backend::Matrix<T> Slot::*member) : count_(count) {
+    for (std::size_t k = 0; k < count; ++k) all_[k] = slots[k].*member;
+  }
+  std::span<const backend::Matrix<T>> used() const { return {all_.data(), count_}; }
+
+ private:
+  std::array<backend::Matrix<T>, Shape::max_rank> all_;
+  std::size_t count_;
+};
+
+}  // namespace detail
+
 /// Cores are {rank before, out_k, in_k, rank after}.
 struct TensorTrain : TensorTrainOptions {
   static constexpr std::string_view kind = "TensorTrain";
@@ -110,9 +129,23 @@ struct TensorTrain : TensorTrainOptions {
       raise<ShapeError>("expects one extent of features, its input has shape ", given,
                         "; put a Flatten layer before it");
     activation.check();
-    if (!(rate > 0 && rate <= 1e6)) raise<UsageError>("needs .rate to lie above 0 and up to 1e6, not ", rate);
     const network::TensorTrainShape s = shape();
     const bool product = network::is_product(s);
+    ask_for_cores(setup, product);
+    if (product) {
+      setup.sum_products();
+      setup.keep(s.ranks[0]), setup.keep(s.ranks[0]);
+    }
+    const std::size_t units = out.elements();
+    if (!activation.from_output()) setup.keep(units);
+    return {units};
+  }
+
+  /// The parameters alone, cores and bias; as_product: the cores as the matrices that a product of two multiplies.
+  [[gnu::cold]] void ask_for_cores(Setup& setup, bool as_product) const {
+    check_modes();
+    if (!(rate > 0 && rate <= 1e6)) raise<UsageError>("needs .rate to lie above 0 and up to 1e6, not ", rate);
+    const network::TensorTrainShape s = shape();
     for (std::size_t k = 0; k < s.size(); ++k) {
       const Shape core = s.core(k);
       const Tensor<double>* const values = initial ? &(*initial)[k] : nullptr;
@@ -120,21 +153,15 @@ struct TensorTrain : TensorTrainOptions {
         raise<ShapeError>("was made with a core ", k, " of shape ", values->shape(), ", but its options ask for ",
                           core);
       const Shape as =
-          product ? Shape{core[0] * core[2], core[1] * core[3]} : Shape{core[0] * core[1], core[2] * core[3]};
-      auto& parameter = setup.parameter("core." + std::to_string(k), core, core_initializer(s, k, as), as, values);
+          as_product ? Shape{core[0] * core[2], core[1] * core[3]} : Shape{core[0] * core[1], core[2] * core[3]};
+      auto& parameter =
+          setup.parameter("core." + std::to_string(k), core, core_initializer(s, k, as, as_product), as, values);
       parameter.rate = rate;
-      if (product) parameter.rows = as[0];
+      if (as_product) parameter.rows = as[0];
     }
-    if (product) {
-      setup.sum_products();
-      setup.keep(s.ranks[0]), setup.keep(s.ranks[0]);
-    }
-    const std::size_t units = out.elements();
     if (use_bias)
-      setup.parameter("bias", {units}, bias_initializer, {units},
+      setup.parameter("bias", {out.elements()}, bias_initializer, {out.elements()},
                       initial && initial->size() > s.size() ? &initial->back() : nullptr);
-    if (!activation.from_output()) setup.keep(units);
-    return {units};
   }
 
   template <class T, class B>
@@ -152,7 +179,7 @@ struct TensorTrain : TensorTrainOptions {
     const Panels<T> z = keep ? pass.kept.back() : y;
     if (in_two(p)) return forward_in_two(pass, x, y, z, keep, p.job.shape.ranks[0]);
     const network::contraction::Execution<T, B> execution(p);
-    const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
+    const detail::CoreMatrices<T> cores(pass.slots, in.rank(), &Pass<T, B>::Slot::value);
     const T* const bias = use_bias ? pass.parameter(in.rank()).data : nullptr;
     const auto run = [&](backend::InPlace<T> f) {
       execution.forward(pass.backend, cores.used(), x, z, bias, f, pass.kept_memory, pass.scratch, pass.stamps);
@@ -178,8 +205,8 @@ struct TensorTrain : TensorTrainOptions {
       return;
     }
     const network::contraction::Execution<T, B> execution(p);
-    const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
-    const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });
+    const detail::CoreMatrices<T> cores(pass.slots, in.rank(), &Pass<T, B>::Slot::value);
+    const detail::CoreMatrices<T> gradients(pass.slots, in.rank(), &Pass<T, B>::Slot::gradient);
     execution.backward(pass.backend, cores.used(), gradients.used(), x, upstream, dx, pass.kept_memory, pass.scratch);
   }
 
@@ -232,19 +259,6 @@ struct TensorTrain : TensorTrainOptions {
                         "model, with model.layer<", L::kind, ">(name)");
   }
 
-  template <class T>
-  struct Matrices {
-    std::array<backend::Matrix<T>, backend::max_cores> all;
-    std::size_t count;
-    std::span<const backend::Matrix<T>> used() const { return {all.data(), count}; }
-  };
-  template <class T, class B, class F>
-  Matrices<T> matrices(Pass<T, B>& pass, const F& f) const {
-    Matrices<T> result{{}, in.rank()};
-    for (std::size_t k = 0; k < result.count; ++k) result.all[k] = f(pass.slots[k]);
-    return result;
-  }
-
   /// A product of two matrices that are not merged: each does what a dense layer does, turned round, with all that goes
   /// with it.
   static bool in_two(const network::contraction::Plan& plan) {
@@ -294,8 +308,8 @@ struct TensorTrain : TensorTrainOptions {
   }
 
   /// What gives W the deviation asked for: its entries are sums over all ranks of products of d numbers.
-  [[gnu::cold]] init::Initializer core_initializer(const network::TensorTrainShape& s, std::size_t k,
-                                                   const Shape& core) const {
+  [[gnu::cold]] init::Initializer core_initializer(const network::TensorTrainShape& s, std::size_t k, const Shape& core,
+                                                   bool as_product) const {
     using Kind = init::Initializer::Kind;
     initializer.check();
     const double cores = static_cast<double>(s.size());
@@ -307,7 +321,7 @@ struct TensorTrain : TensorTrainOptions {
     if (initializer.kind == Kind::orthogonal) {
       // Steps of the contraction that keep the mean square of what they are given, times the gain.
       const double turned = static_cast<double>(core[0]) / static_cast<double>(core[1]);
-      const double widens = !network::is_product(s) ? std::max(1.0, turned) : k == 0 ? 1 : 1 / turned;
+      const double widens = !as_product ? std::max(1.0, turned) : k == 0 ? 1 : 1 / turned;
       const double gain = deviation * std::sqrt(static_cast<double>(in.elements()));
       return {Kind::orthogonal, std::pow(gain, 1 / cores) * std::sqrt(widens)};
     }

@@ -81,7 +81,7 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
 
   [[gnu::cold]] Shape setup(const Shape& given, Setup& setup) {
     const auto [rows, columns, channels] = detail::image_extents(given, 3);
-    if (filters == 0) raise<UsageError>("needs .filters, the number of output channels, to be 1 or more");
+    detail::check_filters(filters, 1, channels);
     if (in.rank() == 0 || in.elements() != channels)
       raise<ShapeError>("has .in modes ", in, ", whose product has to be its ", channels, " input channels");
     if (out.rank() != in.rank() || out.elements() != filters)
@@ -100,7 +100,7 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
                        .bias_initializer = bias_initializer,
                        .rate = rate});
     cores.initial = initial;
-    cores.setup({geometry_.depth()}, setup);
+    cores.ask_for_cores(setup, false);
     shape_ = cores.shape();
     whole_ = std::make_shared<const network::WholeMatrix>(shape_);
     if (!activation.from_output()) setup.keep(geometry_.out_features());
@@ -116,29 +116,20 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
 
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    const bool keep = !activation.from_output() && pass.training;
-    const Panels<T> z = keep ? pass.kept[0] : y;
     const Kept<T> kept = kept_in<T>(pass);
     if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps)) {
-      const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
+      const detail::CoreMatrices<T> cores(pass.slots, shape_.size(), &Pass<T, B>::Slot::value);
       whole_->make<T>(pass.backend, cores.used(), kept.filters, kept.states);
       pass.backend.prepare_filters(geometry_, kept.filters, x.batch, kept.prepared);
     }
-    const T *const bias = use_bias ? pass.parameter(shape_.size()).data : nullptr, *const prepared = kept.prepared;
-    const Activation f = pass.activation_moved ? Activation() : activation;
-    if (!keep && f.visit([&](const auto& function) {
-          pass.backend.convolve(geometry_, kept.filters, prepared, x, y, bias, function);
-        }))
-      return;
-    pass.backend.convolve(geometry_, kept.filters, prepared, x, z, bias);
-    f.apply(pass.backend, Panels<const T>(z), y, filters);
+    const T* const bias = use_bias ? pass.parameter(shape_.size()).data : nullptr;
+    detail::convolve(pass, geometry_, kept.filters, static_cast<const T*>(kept.prepared), x, y, bias, activation);
   }
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    const Panels<const T> before = activation.from_output() ? Panels<const T>(y) : pass.kept[0], upstream = dy;
-    if (activation.function != Activation::Function::linear && !pass.activation_moved)
-      activation.gradient(pass.backend, before, upstream, dy, filters);
+    detail::before_activation(pass, geometry_, Panels<const T>(y), dy, activation);
+    const Panels<const T> upstream = dy;
     const Kept<T> kept = kept_in<T>(pass);
     T* const scratch = pass.scratch.data();
     T* const after = scratch + line<T>(B::template convolution_memory<T>(geometry_, x.batch, true).scratch);
@@ -146,8 +137,8 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
     pass.backend.convolve_filters(geometry_, upstream, x, dw,
                                   use_bias ? pass.slots[shape_.size()].gradient.data : nullptr, scratch);
     if (dx) pass.backend.convolve_input(geometry_, kept.filters, upstream, dx, scratch);
-    const Matrices<T> cores = matrices(pass, [](const auto& slot) { return slot.value; });
-    const Matrices<T> gradients = matrices(pass, [](const auto& slot) { return slot.gradient; });
+    const detail::CoreMatrices<T> cores(pass.slots, shape_.size(), &Pass<T, B>::Slot::value);
+    const detail::CoreMatrices<T> gradients(pass.slots, shape_.size(), &Pass<T, B>::Slot::gradient);
     whole_->gradients<T>(pass.backend, cores.used(), gradients.used(), dw, kept.states, after + matrix_size<T>());
   }
 
@@ -215,19 +206,6 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
     return {{data, filters, geometry_.depth(), backend::row_stride<T>(geometry_.depth())},
             states,
             states + line<T>(whole_->states<T>())};
-  }
-
-  template <class T>
-  struct Matrices {
-    std::array<backend::Matrix<T>, Shape::max_rank> all;
-    std::size_t count;
-    std::span<const backend::Matrix<T>> used() const { return {all.data(), count}; }
-  };
-  template <class T, class B, class F>
-  Matrices<T> matrices(Pass<T, B>& pass, const F& f) const {
-    Matrices<T> result{{}, shape_.size()};
-    for (std::size_t k = 0; k < result.count; ++k) result.all[k] = f(pass.slots[k]);
-    return result;
   }
 
   backend::Convolution geometry_;

@@ -30,10 +30,7 @@ struct TransposedConv2D : TransposedConv2DOptions {
 
   [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     const auto [rows, columns, channels] = detail::image_extents(in, 3);
-    if (filters == 0) raise<UsageError>("needs .filters, the number of output channels, to be 1 or more");
-    if (groups == 0 || channels % groups != 0 || filters % groups != 0)
-      raise<UsageError>("has .groups = ", groups, ", which has to divide its ", channels, " input channels and its ",
-                        filters, " filters");
+    detail::check_filters(filters, groups, channels);
     activation.check();
     geometry_.rows = axis(rows, 0, "rows"), geometry_.columns = axis(columns, 1, "columns");
     // The convolution whose adjoint this is goes from the output to the input.
@@ -49,9 +46,7 @@ struct TransposedConv2D : TransposedConv2DOptions {
 
   template <class T, class B>
   MemoryNeed memory(std::size_t batch, bool) const {
-    MemoryNeed need = B::template convolution_memory<T>(geometry_, batch, true);
-    if (need.kept != 0) need.kept += detail::filters_head<T>;
-    return need;
+    return detail::convolution_memory<T, B>(geometry_, batch, true);
   }
 
   template <class T, class B>
@@ -71,14 +66,8 @@ struct TransposedConv2D : TransposedConv2DOptions {
     pass.backend.convolve_filters(geometry_, x, upstream, pass.slots[0].gradient, static_cast<T*>(nullptr),
                                   pass.scratch.data());
     if (!dx) return;
-    T* prepared = pass.kept_memory.data();
-    if (!pass.kept_memory.empty()) {
-      prepared += detail::filters_head<T>;
-      if (!network::made_before<B>(pass.kept_memory.data(), pass.stamps))
-        pass.backend.prepare_filters(geometry_, pass.weight(0), x.batch, prepared);
-    }
-    pass.backend.convolve(geometry_, pass.weight(0), static_cast<const T*>(prepared), upstream, dx,
-                          static_cast<const T*>(nullptr));
+    const T* const prepared = detail::prepared_filters(pass, geometry_, pass.weight(0), x.batch);
+    pass.backend.convolve(geometry_, pass.weight(0), prepared, upstream, dx, static_cast<const T*>(nullptr));
   }
 
   void fields(auto&& field) {

@@ -57,7 +57,7 @@ class Convolve {
 
   /// kept: filters in the form that forward reads, where that is another one; scratch: of either gradient.
   MemoryNeed memory(std::size_t batch, bool training) const {
-    const std::size_t lanes = lanes_of(batch);
+    const std::size_t lanes = lanes_of<T>(batch);
     MemoryNeed need;
     if (lanes == 1 && !c_.depthwise()) need.kept = c_.taps() * c_.channels * padded(c_.group_filters());
     if (training) need.scratch = std::max(c_.depthwise() ? 0 : adjoint_size(lanes), filters_scratch(lanes));
@@ -66,7 +66,7 @@ class Convolve {
 
   /// Fills what memory() keeps from the filters.
   void prepare(const Matrix<T>& filters, std::size_t batch, T* kept) const {
-    if (lanes_of(batch) != 1 || c_.depthwise()) return;
+    if (lanes_of<T>(batch) != 1 || c_.depthwise()) return;
     const std::size_t depth = c_.depth(), row = padded(c_.group_filters()), each = c_.group_filters();
     for (std::size_t g = 0; g < c_.groups; ++g)
       for (std::size_t f = 0; f < each; ++f)
@@ -143,9 +143,6 @@ class Convolve {
   static constexpr std::size_t block = 2 * w;  // channels that are transposed beside each other
 
   static std::size_t padded(std::size_t n) { return round_up(n, w); }
-  static std::size_t lanes_of(std::size_t batch) {
-    return batch <= 1 ? 1 : std::min(round_up(batch, w), 4 * cache_line / sizeof(T));
-  }
   bool by_dots() const { return c_.group_channels() < w; }
 
   /// From row to row of the filters that the adjoint reads.

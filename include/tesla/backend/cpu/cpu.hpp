@@ -23,11 +23,9 @@ class Cpu {
   static constexpr const char* name = "cpu";
   static constexpr bool host_memory = true;
 
-  /// Four cache lines of samples; small batches take what they need, in whole vectors; one sample is a plain vector.
   template <class T>
   static std::size_t lanes(std::size_t batch) {
-    if (batch <= 1) return 1;
-    return std::min(round_up(batch, cpu::width<T>), 4 * cache_line / sizeof(T));
+    return cpu::lanes_of<T>(batch);
   }
 
   /// The kernels of contractions.

@@ -80,8 +80,6 @@ struct Source {
 };
 
 inline constexpr std::size_t max_inputs = 8, sums_at_once = 8;
-template <class T>
-inline constexpr std::size_t most_lanes = 4 * cache_line / sizeof(T);
 
 template <class T>
 bool all_panels(std::span<const Source<T>> in) {

@@ -148,7 +148,7 @@ void loss_kernel(const void* context, const Operand<T>* in, T* cost, T* gradient
 template <class T>
 double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<const T> target, const T* weights,
                 Panels<T> gradient) {
-  constexpr std::size_t chunks = 64, run = 4 * cache_line / sizeof(T);
+  constexpr std::size_t chunks = 64, run = most_lanes<T>;
   std::array<double, chunks> partial{};  // by shape and never by thread
   if (y.batch == 0) return 0;
   const bool single = y.lanes == 1;

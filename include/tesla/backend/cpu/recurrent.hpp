@@ -30,7 +30,7 @@ template <class T>
 using UnitKernel = void (*)(const UnitRows<T>& rows);
 
 template <class T>
-inline constexpr std::array<T, 4 * cache_line / sizeof(T)> no_state{};
+inline constexpr std::array<T, most_lanes<T>> no_state{};
 
 template <class T, class Cell, class F>
 [[gnu::noinline]] void forward_units(const UnitRows<T>& r) {

@@ -7,6 +7,7 @@
 #include <tesla/core/math.hpp>
 #include <tesla/core/memory.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,15 @@ using Vector = xsimd::batch<T, Architecture>;
 /// Elements of T in one vector.
 template <class T>
 inline constexpr std::size_t width = Vector<T>::size;
+
+/// Samples beside each other in panels: four cache lines; small batches take what they need, in whole vectors; one
+/// sample is a plain vector.
+template <class T>
+inline constexpr std::size_t most_lanes = 4 * cache_line / sizeof(T);
+template <class T>
+constexpr std::size_t lanes_of(std::size_t batch) {
+  return batch <= 1 ? 1 : std::min(round_up(batch, width<T>), most_lanes<T>);
+}
 
 /// Vector registers of the instruction set.
 #ifdef __AVX512F__
