@@ -1,6 +1,7 @@
 // Callbacks that write the scores of every epoch into a file, for spreadsheets and for programs.
 #pragma once
 
+#include <tesla/core/math.hpp>
 #include <tesla/io/json.hpp>
 #include <tesla/train/callback.hpp>
 
