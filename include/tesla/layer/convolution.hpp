@@ -5,6 +5,8 @@
 #include <tesla/layer/window.hpp>
 #include <tesla/network/on_host.hpp>
 
+#include <optional>
+
 namespace tesla::inline TESLA_TARGET {
 
 namespace layer {
@@ -68,10 +70,33 @@ const T* prepared_filters(Pass<T, B>& pass, const backend::Convolution& g, backe
   return prepared;
 }
 
-/// y = f(W * x + b), with what the gradient of f wants in the first of the layer's kept panels.
+/// How much room a convolution takes for all its outputs where max pooling runs inside it, if it can.
+template <class T, class B>
+std::optional<std::size_t> pooled_size(const backend::Convolution& g, const Activation& activation,
+                                       const backend::Convolution& pool, std::size_t batch, bool training) {
+  if (activation.function != Activation::Function::linear && !activation.grows()) return {};
+  if constexpr (requires { typename B::template PooledConvolve<T>; }) {
+    using Pooled = typename B::template PooledConvolve<T>;
+    if (Pooled::applies(g, pool)) return Pooled(g, pool).whole_size(batch, training);
+  }
+  return {};
+}
+
+/// y = f(W * x + b), with what the gradient of f wants in the first of the layer's kept panels; or the largest of each
+/// window of that.
 template <class T, class B>
 void convolve(Pass<T, B>& pass, const backend::Convolution& g, backend::Matrix<T> w, const T* prepared,
               Panels<const T> x, Panels<T> y, const T* bias, const Activation& activation) {
+  if constexpr (requires { typename B::template PooledConvolve<T>; })
+    if (pass.pool != nullptr) {
+      const auto run = [&](const auto& f) {
+        typename B::template PooledConvolve<T>(g, *pass.pool)
+            .forward(w, prepared, x, y, pass.training ? pass.kept[0] : Panels<T>(), bias, B::template in_place<T>(f),
+                     pass.whole);
+      };
+      (pass.moved_activation != nullptr ? *pass.moved_activation : Activation()).visit(run);
+      return;
+    }
   const bool keep = !activation.from_output() && pass.training;
   const Panels<T> z = keep ? pass.kept[0] : y;
   const Activation f = pass.activation_moved ? Activation() : activation;
@@ -81,13 +106,24 @@ void convolve(Pass<T, B>& pass, const backend::Convolution& g, backend::Matrix<T
   f.apply(pass.backend, Panels<const T>(z), y, g.filters);
 }
 
-/// dy becomes the gradient at what convolve gave to f.
+/// The gradients of filters, bias (null: none) and input (null: not wanted); dy becomes the one at what f was given.
 template <class T, class B>
-void before_activation(Pass<T, B>& pass, const backend::Convolution& g, Panels<const T> y, Panels<T> dy,
-                       const Activation& activation) {
-  const Panels<const T> kept = activation.from_output() ? y : pass.kept[0];
+void convolution_gradients(Pass<T, B>& pass, const backend::Convolution& g, backend::Matrix<T> w, Panels<const T> x,
+                           Panels<const T> y, Panels<T> dy, Panels<T> dx, backend::Matrix<T> dw, T* bias,
+                           const Activation& activation, T* scratch) {
+  const Panels<const T> upstream = dy;
+  if constexpr (requires { typename B::template PooledConvolve<T>; })
+    if (pass.pool != nullptr) {
+      if (pass.moved_activation != nullptr) pass.moved_activation->gradient(pass.backend, y, upstream, dy, g.filters);
+      typename B::template PooledConvolve<T>(g, *pass.pool)
+          .backward(w, Panels<const T>(pass.kept[0]), upstream, x, dw, bias, dx, pass.whole, scratch);
+      return;
+    }
+  const Panels<const T> kept = activation.from_output() ? y : Panels<const T>(pass.kept[0]);
   if (activation.function != Activation::Function::linear && !pass.activation_moved)
-    activation.gradient(pass.backend, kept, Panels<const T>(dy), dy, g.filters);
+    activation.gradient(pass.backend, kept, upstream, dy, g.filters);
+  pass.backend.convolve_filters(g, upstream, x, dw, bias, scratch);
+  if (dx) pass.backend.convolve_input(g, w, upstream, dx, scratch);
 }
 
 /// Both kinds, by the rank of their samples.
@@ -142,11 +178,14 @@ struct Convolving : Options {
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    before_activation(pass, geometry, Panels<const T>(y), dy, this->activation);
-    const Panels<const T> upstream = dy;
-    pass.backend.convolve_filters(geometry, upstream, x, pass.slots[0].gradient,
-                                  this->use_bias ? pass.slots[1].gradient.data : nullptr, pass.scratch.data());
-    if (dx) pass.backend.convolve_input(geometry, pass.weight(0), upstream, dx, pass.scratch.data());
+    convolution_gradients(pass, geometry, pass.weight(0), x, Panels<const T>(y), dy, dx, pass.slots[0].gradient,
+                          this->use_bias ? pass.slots[1].gradient.data : nullptr, this->activation,
+                          pass.scratch.data());
+  }
+
+  template <class T, class B>
+  std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch, bool training) const {
+    return detail::pooled_size<T, B>(geometry, this->activation, pool, batch, training);
   }
 
   void fields(auto&& field) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/convolution.hpp>
 #include <tesla/layer/initializer.hpp>
 #include <tesla/network/sparse/pattern.hpp>
 #include <tesla/tensor/tensor.hpp>
@@ -120,6 +121,7 @@ struct Pass {
     double rate = 1;        // times the optimizer's learning rate
     bool by_rows = false;
     UsedRows used = {};  // by_rows: the gradient has these rows, one behind the other
+    std::vector<std::uint32_t> notes = {};  // of a batch, from the forward to the backward pass
 
     /// The gradient, where it is stored.
     backend::Matrix<T> stored() const {
@@ -141,6 +143,10 @@ struct Pass {
   // its own, the next one with that of the layer before.
   bool activation_moved = false;
   const Activation* moved_activation = nullptr;
+  // Where max pooling behind a convolution, and the activation moved there, run inside it: the windows, and room for
+  // the outputs that no other layer reads. kept[0] is for which one of a window is the largest.
+  const backend::Convolution* pool = nullptr;
+  T* whole = nullptr;
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// A parameter of one extent, as an operand of map: one value a feature.

@@ -128,18 +128,20 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
 
   template <class T, class B>
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
-    detail::before_activation(pass, geometry_, Panels<const T>(y), dy, activation);
-    const Panels<const T> upstream = dy;
     const Kept<T> kept = kept_in<T>(pass);
     T* const scratch = pass.scratch.data();
     T* const after = scratch + line<T>(B::template convolution_memory<T>(geometry_, x.batch, true).scratch);
     const backend::Matrix<T> dw{after, filters, geometry_.depth(), kept.filters.stride};
-    pass.backend.convolve_filters(geometry_, upstream, x, dw,
-                                  use_bias ? pass.slots[shape_.size()].gradient.data : nullptr, scratch);
-    if (dx) pass.backend.convolve_input(geometry_, kept.filters, upstream, dx, scratch);
+    detail::convolution_gradients(pass, geometry_, kept.filters, x, Panels<const T>(y), dy, dx, dw,
+                                  use_bias ? pass.slots[shape_.size()].gradient.data : nullptr, activation, scratch);
     const detail::CoreMatrices<T> cores(pass.slots, shape_.size(), &Pass<T, B>::Slot::value);
     const detail::CoreMatrices<T> gradients(pass.slots, shape_.size(), &Pass<T, B>::Slot::gradient);
     whole_->gradients<T>(pass.backend, cores.used(), gradients.used(), dw, kept.states, after + matrix_size<T>());
+  }
+
+  template <class T, class B>
+  std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch, bool training) const {
+    return detail::pooled_size<T, B>(geometry_, activation, pool, batch, training);
   }
 
   /// What this layer does with its cores, and why so.

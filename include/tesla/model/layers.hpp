@@ -81,11 +81,15 @@ class Layers {
     bool sums_products = false;
     bool activation_moved = false;  // behind the next layer
     const layer::Activation* moved_activation = nullptr;
-    bool nested = false;             // of a model inside this one,
-    std::vector<Tensor<T>> brought;  // which had been built: what its parameters begin with
+    std::size_t pooled_by = model_input;  // the layer behind this one whose max pooling runs inside it
+    bool runs_inside = false;             // that layer
+    bool nested = false;                  // of a model inside this one,
+    std::vector<Tensor<T>> brought;       // which had been built: what its parameters begin with
 
     /// Whether the layer's output is its input as it is.
-    bool passthrough() const { return node->passthrough() || (activation_moved && node->facts().activation); }
+    bool passthrough() const {
+      return node->passthrough() || runs_inside || (activation_moved && node->facts().activation);
+    }
   };
 
   const std::vector<Entry>& entries() const { return entries_; }

@@ -351,9 +351,15 @@ class Network : public Layers<T, B> {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
       const std::size_t source = wiring_.sources(i)[0];
-      n.layers.push_back(
-          {e.out.elements(), e.passthrough(), e.sums_products, source, wiring_.lasting(i), e.kept,
-           [node = e.node.get()](std::size_t batch, bool training) { return node->memory(batch, training); }});
+      const backend::Convolution* const pool = pool_of(e);
+      const std::size_t out = pool != nullptr ? pool->out_features() : e.out.elements();
+      n.layers.push_back({out, e.passthrough(), e.sums_products, source, wiring_.lasting(i),
+                          pool != nullptr ? std::vector<std::size_t>{out} : e.kept,
+                          [node = e.node.get(), pool](std::size_t batch, bool training) {
+                            MemoryNeed need = node->memory(batch, training);
+                            need.scratch += whole_size(*node, pool, batch, training);
+                            return need;
+                          }});
       if (source == model_input && e.sums_products) n.gathered_rows = true;
       if (source != model_input && !e.node->facts().joins && wiring_.readers(source) > 1)
         n.spare = std::max(n.spare, e.in.elements());
@@ -372,6 +378,7 @@ class Network : public Layers<T, B> {
   }
 
   [[gnu::cold]] void prepare() {
+    for (Entry& e : entries_) e.pooled_by = no_layer, e.runs_inside = false, e.moved_activation = nullptr;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const bool taken = i + 1 < entries_.size() && entries_[i + 1].node->facts().takes_activation &&
                          entries_[i + 1].from[0] == i && read_once(i);
@@ -379,6 +386,7 @@ class Network : public Layers<T, B> {
       entries_[i].activation_moved = activation != nullptr;
       if (i + 1 < entries_.size()) entries_[i + 1].moved_activation = activation;
     }
+    move_pooling();
     std::vector<std::vector<std::size_t>> sources;
     std::vector<bool> passthrough;
     for (const Entry& e : entries_) sources.push_back(e.from), passthrough.push_back(e.passthrough());
@@ -401,19 +409,50 @@ class Network : public Layers<T, B> {
       if (entries_[i].parameters != 0) first_trained_ = i;
   }
 
+  /// Max pooling runs inside a convolution that nobody else reads, directly or through the activation between them.
+  [[gnu::cold]] void move_pooling() {
+    for (std::size_t i = 0; i + 1 < entries_.size(); ++i) {
+      std::size_t last = i;  // that pooling has to read
+      if (entries_[i + 1].node->facts().activation && entries_[i + 1].activation_moved) last = i + 1;
+      if (last + 1 == entries_.size() || !read_once(i) || !read_once(last)) continue;
+      Entry& pool = entries_[last + 1];
+      const backend::Convolution* const windows = pool.node->max_pool();
+      if (windows == nullptr || pool.from[0] != last || (last != i && entries_[last].from[0] != i)) continue;
+      if (!entries_[i].node->pooled_size(*windows, 1, true)) continue;
+      if (last != i && entries_[i].node->movable_activation() != nullptr) continue;  // it has one of its own as well
+      entries_[i].pooled_by = last + 1, pool.runs_inside = true;
+      entries_[i].moved_activation = pool.moved_activation;
+    }
+  }
+
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
+    std::span<T> scratch = w.scratch();
+    T* const whole = scratch.data();
+    const backend::Convolution* const pool = pool_of(e);
+    scratch = scratch.subspan(whole_size(*e.node, pool, w.batch(), w.training()));
     return {*backend_,
             w.training(),
             e.in,
             std::span(slots_).subspan(e.first_parameter, e.parameters),
             w.kept(i),
             w.kept_memory(i),
-            w.scratch(),
+            scratch,
             {store_.stamp(), w.stamp()},
             batch_number_,
             e.activation_moved,
-            e.moved_activation};
+            e.moved_activation,
+            pool,
+            whole};
+  }
+  /// The windows of the pooling that runs inside a layer, if there is one, and the room for all outputs of the layer.
+  const backend::Convolution* pool_of(const Entry& e) const {
+    return e.pooled_by == no_layer ? nullptr : entries_[e.pooled_by].node->max_pool();
+  }
+  static std::size_t whole_size(const LayerNode<T, B>& node, const backend::Convolution* pool, std::size_t batch,
+                                bool training) {
+    if (pool == nullptr) return 0;
+    return round_up(*node.pooled_size(*pool, batch, training), cache_line / sizeof(T));
   }
 
   std::unique_ptr<B> backend_;

@@ -1,53 +1,11 @@
 // Convolutions. Samples are lanes in the outputs and in the gradients of the inputs. The gradient of the filters sums
-// over samples, so its lanes are channels: the image is transposed, some rows at a time. Few channels fill no vector:
-// then each weight has a vector of its own, which is summed in the end. A single sample has filters, or channels, as
-// lanes.
+// over samples, so its lanes are channels: the image is transposed, some rows at a time. A single sample has filters,
+// or channels, as lanes.
 #pragma once
 
-#include <tesla/backend/cpu/correlation.hpp>
-#include <tesla/backend/cpu/layout.hpp>
+#include <tesla/backend/cpu/convolution_dots.hpp>
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
-
-namespace detail {
-
-/// sums[row][tap], a vector each, += dy[row] * x[tap] over `pixels` pixels and the lanes of a panel, of which the last
-/// `mask`ed vector counts in part.
-template <class T, std::size_t Rows, std::size_t Taps>
-[[gnu::noinline]] void dots(const T* dy, const T* x, std::size_t pixels, std::size_t dy_pixel, std::size_t x_pixel,
-                            std::size_t lanes, std::size_t vectors, const T* mask, T* sums, std::size_t sums_row) {
-  constexpr std::size_t w = width<T>;
-  Vector<T> total[Rows][Taps];
-  unroll<Rows>([&](auto r) { unroll<Taps>([&](auto t) { total[r][t] = load(sums + r * sums_row + t * w); }); });
-  const Vector<T> live = load(mask);
-  for (; pixels > 0; --pixels, dy += dy_pixel, x += x_pixel)
-    for (std::size_t v = 0; v < vectors; ++v) {
-      Vector<T> in[Taps];
-      unroll<Taps>([&](auto t) { in[t] = load_to_register(x + t * lanes + v * w); });
-      if (v + 1 == vectors) unroll<Taps>([&](auto t) { in[t] *= live; });
-      unroll<Rows>([&](auto r) {
-        const Vector<T> d = load_to_register(dy + r * lanes + v * w);
-        unroll<Taps>([&](auto t) { total[r][t] = xsimd::fma(d, in[t], total[r][t]); });
-      });
-    }
-  unroll<Rows>([&](auto r) { unroll<Taps>([&](auto t) { store(sums + r * sums_row + t * w, total[r][t]); }); });
-}
-
-inline constexpr std::size_t dot_rows_at_once = 4, dot_taps_at_once = 3;
-
-template <class T>
-using DotFunction = void (*)(const T*, const T*, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t,
-                             const T*, T*, std::size_t);
-/// Of 1, 2 or 4 rows and 1 to 3 taps.
-template <class T>
-DotFunction<T> dot_function(std::size_t rows, std::size_t taps) {
-  static constexpr DotFunction<T> functions[3][3] = {{&dots<T, 1, 1>, &dots<T, 1, 2>, &dots<T, 1, 3>},
-                                                     {&dots<T, 2, 1>, &dots<T, 2, 2>, &dots<T, 2, 3>},
-                                                     {&dots<T, 4, 1>, &dots<T, 4, 2>, &dots<T, 4, 3>}};
-  return functions[rows == 4 ? 2 : rows - 1][taps - 1];
-}
-
-}  // namespace detail
 
 /// The products of one convolution.
 template <class T>
@@ -76,19 +34,7 @@ class Convolve {
   /// y = f(filters * x + bias); the bias may be null.
   void forward(const Matrix<T>& filters, const T* kept, Panels<const T> x, Panels<T> y, const T* bias,
                const Epilogue<T>& epilogue) const {
-    detail::Correlation<T> p{outputs_of(c_.rows),
-                             outputs_of(c_.columns),
-                             c_.groups,
-                             c_.group_channels(),
-                             c_.group_filters(),
-                             c_.columns.in,
-                             c_.columns.out,
-                             c_.channels,
-                             c_.filters,
-                             filters.data,
-                             filters.stride,
-                             bias,
-                             epilogue ? &epilogue : nullptr};
+    detail::Correlation<T> p = detail::outputs_of(c_, filters, bias, epilogue);
     if (c_.depthwise())
       return detail::correlate_channels(p, static_cast<std::ptrdiff_t>(c_.columns.kernel), std::ptrdiff_t{1}, x, y);
     if (x.lanes == 1) p.weights = kept, p.a_row = padded(c_.group_filters());
@@ -132,8 +78,8 @@ class Convolve {
     if (dy.batch == 0) return;
     if (dy.lanes == 1)
       filters_of_one(dy, x, gradient, scratch);
-    else if (by_dots())
-      filters_by_dots(dy, x, gradient, scratch);
+    else if (detail::by_dots<T>(c_))
+      detail::filters_by_dots(c_, detail::WholeRows<T>{c_, dy}, x, gradient, scratch);
     else
       filters_by_tiles(dy, x, gradient, scratch);
   }
@@ -143,7 +89,6 @@ class Convolve {
   static constexpr std::size_t block = 2 * w;  // channels that are transposed beside each other
 
   static std::size_t padded(std::size_t n) { return round_up(n, w); }
-  bool by_dots() const { return c_.group_channels() < w; }
 
   /// From row to row of the filters that the adjoint reads.
   std::size_t adjoint_row(std::size_t lanes, const AdjointReading& rows, const AdjointReading& columns) const {
@@ -209,7 +154,7 @@ class Convolve {
     if (lanes == 1)
       return c_.out_features() / c_.filters * padded(c_.group_filters()) * c_.groups +
              c_.depth() * padded(c_.group_filters()) * c_.groups;
-    return by_dots() ? c_.filters * c_.depth() * w : chunk(lanes).inputs * row_size(lanes);
+    return detail::by_dots<T>(c_) ? detail::dot_sums<T>(c_) : chunk(lanes).inputs * row_size(lanes);
   }
 
   void filters_by_tiles(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* scratch) const {
@@ -306,64 +251,6 @@ class Convolve {
           for (std::size_t i = 0; i < channels; ++i) to[r * stride + i] += buffer[r * block + i];
       f += height;
     }
-  }
-
-  void filters_by_dots(Panels<const T> dy, Panels<const T> x, const Matrix<T>& gradient, T* sums) const {
-    using detail::dot_rows_at_once, detail::dot_taps_at_once;
-    const std::size_t each = c_.group_filters(), channels = c_.group_channels(), depth = c_.depth(), lanes = x.lanes;
-    const std::size_t tiles = (each + dot_rows_at_once - 1) / dot_rows_at_once;
-    const Reading columns = outputs_of(c_.columns);
-    const bool joined = c_.groups == 1 && c_.columns.dilation == 1;
-    const double cost = nanoseconds::multiply_add<T> *
-                        static_cast<double>(c_.rows.out * c_.columns.out * dot_rows_at_once * depth * x.batch);
-    parallel_for(c_.groups * tiles, cost, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t task = begin; task < end; ++task) {
-        const std::size_t group = task / tiles, f0 = task % tiles * dot_rows_at_once;
-        const std::size_t here = std::min(dot_rows_at_once, each - f0), f = group * each + f0;
-        T* const own = sums + f * depth * w;
-        std::fill_n(own, here * depth * w, T(0));
-        for (std::size_t panel = 0; panel < x.panels(); ++panel) {
-          const std::size_t live = x.live(panel), vectors = (live + w - 1) / w;
-          alignas(cache_line) T mask[w];
-          for (std::size_t i = 0; i < w; ++i) mask[i] = (vectors - 1) * w + i < live ? T(1) : T(0);
-          const auto run = [&](std::size_t y, std::size_t in, std::size_t x0, std::size_t pixels, std::size_t tap,
-                               std::size_t column, std::size_t taps) {
-            // `taps` weights from `tap` on, which meet what lies beside each other from the pixel `column` on.
-            const T* const up = dy.panel(panel) + ((y * c_.columns.out + x0) * c_.filters + f) * lanes;
-            const T* const from =
-                x.panel(panel) + ((in * c_.columns.in + column) * c_.channels + group * channels) * lanes;
-            for (std::size_t r = 0; r < here;) {
-              const std::size_t rows = here - r >= 4 ? 4 : here - r >= 2 ? 2 : 1;
-              for (std::size_t k = 0; k < taps; k += dot_taps_at_once)
-                detail::dot_function<T>(rows, std::min(dot_taps_at_once, taps - k))(
-                    up + r * lanes, from + k * lanes, pixels, c_.filters * lanes,
-                    c_.columns.stride * c_.channels * lanes, lanes, vectors, mask, own + (r * depth + tap + k) * w,
-                    depth * w);
-              r += rows;
-            }
-          };
-          for (std::size_t y = 0; y < c_.rows.out; ++y)
-            for (std::size_t ky = 0; ky < c_.rows.kernel; ++ky) {
-              if (const Range at = outputs_at(c_.rows, ky); y < at.begin || y >= at.end) continue;
-              const std::size_t in = y * c_.rows.stride + ky * c_.rows.dilation - c_.rows.before;
-              if (joined)
-                detail::each_even_range(columns, [&](Range pixels) {
-                  const Range along = columns.taps_at(pixels.begin);
-                  if (along.size() != 0)
-                    run(y, in, pixels.begin, pixels.size(), (ky * c_.columns.kernel + along.begin) * channels,
-                        columns.input(pixels.begin, along.begin), along.size() * channels);
-                });
-              else
-                for (std::size_t kx = 0; kx < c_.columns.kernel; ++kx)
-                  if (const Range at = outputs_at(c_.columns, kx); at.size() != 0)
-                    run(y, in, at.begin, at.size(), (ky * c_.columns.kernel + kx) * channels,
-                        at.begin * c_.columns.stride + kx * c_.columns.dilation - c_.columns.before, channels);
-            }
-        }
-        for (std::size_t r = 0; r < here; ++r)
-          for (std::size_t k = 0; k < depth; ++k) gradient.row(f + r)[k] = sum<T>(load(own + (r * depth + k) * w));
-      }
-    });
   }
 
   /// A single sample: filters are lanes, pixels the depth; summed as the transposed gradient.

@@ -39,6 +39,24 @@ struct Correlation {
   }
 };
 
+/// The outputs of a convolution.
+template <class T>
+Correlation<T> outputs_of(const Convolution& c, const Matrix<T>& filters, const T* bias, const Epilogue<T>& epilogue) {
+  return {backend::outputs_of(c.rows),
+          backend::outputs_of(c.columns),
+          c.groups,
+          c.group_channels(),
+          c.group_filters(),
+          c.columns.in,
+          c.columns.out,
+          c.channels,
+          c.filters,
+          filters.data,
+          filters.stride,
+          bias,
+          epilogue ? &epilogue : nullptr};
+}
+
 /// Calls f(group, tap of columns, depth, whether it is the first run, whether it is the last) for what adds up to one
 /// pixel, taps counted from the first one inside; once even if there is none.
 template <class T, class F>
@@ -49,14 +67,13 @@ template <class T, class F>
     for (std::size_t run = 0; run < runs; ++run) f(group, run, depth, run == 0, run + 1 == runs);
 }
 
-/// The pixel (y, x) of one panel, `vectors` of its lanes.
+/// `channels` of those made of the pixel (y, x) of one panel, `vectors` of its lanes, written to `made`.
 template <class T>
-void panel_pixel(const Correlation<T>& c, const T* from, T* to, std::size_t y, std::size_t x, std::size_t lanes,
-                 std::size_t vectors) {
+void panel_pixel(const Correlation<T>& c, const T* from, T* made, std::size_t y, std::size_t x, Range channels,
+                 std::size_t lanes, std::size_t vectors) {
   constexpr std::size_t w = width<T>;
   const Range down = c.rows.taps_at(y), along = c.columns.taps_at(x);
   const T* const read = from + c.read_at(y, x, down, along) * lanes;
-  T* const made = to + c.made_at(y, x) * lanes;
   const T* const weights = c.weights + (down.begin * c.columns.taps + along.begin) * c.depth;
   TileArguments<T> t{};
   t.segments = down.size();
@@ -73,10 +90,10 @@ void panel_pixel(const Correlation<T>& c, const T* from, T* to, std::size_t y, s
     for (std::size_t v = 0; v < vectors; v += tile_vectors(vectors - v)) {
       const std::size_t now = tile_vectors(vectors - v);
       t.b = in + v * w;
-      for (std::size_t row = 0; row < c.made;) {
-        const std::size_t height = next_height<T>(c.made - row, now), channel = group * c.made + row;
+      for (std::size_t row = channels.begin; row < channels.end;) {
+        const std::size_t height = next_height<T>(channels.end - row, now), channel = group * c.made + row;
         t.a = weights + channel * c.a_row + run * c.depth;
-        t.c = made + channel * lanes + v * w;
+        t.c = made + (channel - channels.begin) * lanes + v * w;
         t.bias = first && c.bias != nullptr ? c.bias + channel : nullptr;
         tile_function<T>(height, now)(t);
         row += height;
@@ -137,14 +154,13 @@ void single_pixels(const Correlation<T>& c, const T* from, T* to, std::size_t y,
   });
 }
 
-/// Calls f(pixels) for the longest ranges of columns that have the same taps inside.
+/// Calls f(pixels) for the longest ranges of some columns that have the same taps inside.
 template <class F>
-void each_even_range(const Reading& columns, const F& f) {
-  for (std::size_t x = 0; x < columns.count;) {
+void each_even_range(const Reading& columns, Range all, const F& f) {
+  for (std::size_t x = all.begin; x < all.end;) {
     const Range along = columns.taps_at(x);
     std::size_t end = x + 1;
-    while (end < columns.count && columns.taps_at(end).begin == along.begin && columns.taps_at(end).end == along.end)
-      ++end;
+    while (end < all.end && columns.taps_at(end).begin == along.begin && columns.taps_at(end).end == along.end) ++end;
     f(Range{x, end});
     x = end;
   }
@@ -161,10 +177,12 @@ void correlate(const Correlation<T>& c, Panels<const T> from, Panels<T> to) {
                  for (std::size_t task = begin; task < end; ++task) {
                    const std::size_t panel = task / c.rows.count, y = task % c.rows.count;
                    if (lanes == 1)
-                     each_even_range(c.columns, [&](Range pixels) { single_pixels(c, from.data, to.data, y, pixels); });
+                     each_even_range(c.columns, {0, c.columns.count},
+                                     [&](Range pixels) { single_pixels(c, from.data, to.data, y, pixels); });
                    else
                      for (std::size_t x = 0; x < c.columns.count; ++x)
-                       panel_pixel(c, from.panel(panel), to.panel(panel), y, x, lanes, (to.live(panel) + w - 1) / w);
+                       panel_pixel(c, from.panel(panel), to.panel(panel) + c.made_at(y, x) * lanes, y, x, {0, c.made},
+                                   lanes, (to.live(panel) + w - 1) / w);
                  }
                });
 }

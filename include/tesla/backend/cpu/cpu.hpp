@@ -2,13 +2,13 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
-#include <tesla/backend/cpu/convolution.hpp>
 #include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
 #include <tesla/backend/cpu/features.hpp>
 #include <tesla/backend/cpu/layout.hpp>
 #include <tesla/backend/cpu/loss.hpp>
 #include <tesla/backend/cpu/multiply.hpp>
+#include <tesla/backend/cpu/pooled_convolution.hpp>
 #include <tesla/backend/cpu/pooling.hpp>
 #include <tesla/backend/cpu/recurrent.hpp>
 #include <tesla/backend/cpu/sparse.hpp>
@@ -37,6 +37,9 @@ class Cpu {
   /// Those of recurrent layers.
   template <class T>
   using Recurrent = cpu::Recurrent<T>;
+  /// Those of convolutions with max pooling behind them.
+  template <class T>
+  using PooledConvolve = cpu::PooledConvolve<T>;
   template <class T, class F>
   static InPlace<T> in_place(const F& f) {
     if constexpr (std::same_as<F, math::Identity>) return {};

@@ -6,6 +6,43 @@
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
 
+/// No input belongs to two windows.
+inline bool windows_apart(const Convolution& pool) {
+  const auto axis = [](const ConvolutionAxis& a) { return a.dilation == 1 && a.stride >= a.kernel; };
+  return axis(pool.rows) && axis(pool.columns);
+}
+
+namespace detail {
+
+/// The taps of one output that lie inside: how many, and how far apart in memory.
+struct Window {
+  std::size_t rows, columns, down, along;
+
+  template <class F>
+  [[gnu::always_inline]] void each_tap(const F& f) const {
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t c = 0; c < columns; ++c) f(r * down + c * along);
+  }
+};
+
+/// The largest of `n` windows that lie beside each other, and, unless `which` is null, the first tap that has it.
+template <class T>
+void largest(const Window& at, const T* from, T* to, T* which, std::size_t n) {
+  for (std::size_t i = 0; i < n; i += width<T>) {
+    Vector<T> most = load(from + i, n - i), place(T(0)), number(T(0));
+    at.each_tap([&](std::size_t offset) {
+      const Vector<T> value = load(from + offset + i, n - i);
+      const auto better = value > most;
+      most = xsimd::select(better, value, most), place = xsimd::select(better, number, place);
+      number += Vector<T>(T(1));
+    });
+    store(to + i, most, n - i);
+    if (which != nullptr) store(which + i, place, n - i);
+  }
+}
+
+}  // namespace detail
+
 template <class T>
 class Pool {
  public:
@@ -15,17 +52,7 @@ class Pool {
   /// `which`, unless it is null, is told which of a window's inputs, counted from 0, is the first of the largest.
   void largest(Panels<const T> x, Panels<T> y, Panels<T> which) const {
     each_row(x, y, [&](const Window& at, const T* from, std::size_t out, std::size_t n) {
-      for (std::size_t i = 0; i < n; i += w) {
-        Vector<T> most = load(from + i, n - i), place(T(0)), number(T(0));
-        each_tap(at, [&](std::size_t offset) {
-          const Vector<T> value = load(from + offset + i, n - i);
-          const auto better = value > most;
-          most = xsimd::select(better, value, most), place = xsimd::select(better, number, place);
-          number += Vector<T>(T(1));
-        });
-        store(y.data + out + i, most, n - i);
-        if (which) store(which.data + out + i, place, n - i);
-      }
+      detail::largest(at, from, y.data + out, which ? which.data + out : nullptr, n);
     });
   }
   void mean(Panels<const T> x, Panels<T> y) const {
@@ -33,7 +60,7 @@ class Pool {
       const Vector<T> share(T(1) / static_cast<T>(at.rows * at.columns));
       for (std::size_t i = 0; i < n; i += w) {
         Vector<T> total(T(0));
-        each_tap(at, [&](std::size_t offset) { total += load(from + offset + i, n - i); });
+        at.each_tap([&](std::size_t offset) { total += load(from + offset + i, n - i); });
         store(y.data + out + i, total * share, n - i);
       }
     });
@@ -44,7 +71,7 @@ class Pool {
       for (std::size_t i = 0; i < n; i += w) {
         const Vector<T> place = load(which.data + out + i, n - i), own = load(dy.data + out + i, n - i);
         Vector<T> number(T(0));
-        each_tap(at, [&](std::size_t offset) {
+        at.each_tap([&](std::size_t offset) {
           put(dx.data + in + offset + i, xsimd::select(place == number, own, Vector<T>(T(0))), n - i);
           number += Vector<T>(T(1));
         });
@@ -56,7 +83,7 @@ class Pool {
       const Vector<T> share(T(1) / static_cast<T>(at.rows * at.columns));
       for (std::size_t i = 0; i < n; i += w) {
         const Vector<T> own = load(dy.data + out + i, n - i) * share;
-        each_tap(at, [&](std::size_t offset) { put(dx.data + in + offset + i, own, n - i); });
+        at.each_tap([&](std::size_t offset) { put(dx.data + in + offset + i, own, n - i); });
       }
     });
   }
@@ -64,20 +91,7 @@ class Pool {
  private:
   static constexpr std::size_t w = width<T>;
 
-  /// The taps of one output that lie inside: how many, and how far apart in memory.
-  struct Window {
-    std::size_t rows, columns, down, along;
-  };
-  template <class F>
-  [[gnu::always_inline]] static void each_tap(const Window& at, const F& f) {
-    for (std::size_t r = 0; r < at.rows; ++r)
-      for (std::size_t c = 0; c < at.columns; ++c) f(r * at.down + c * at.along);
-  }
-  /// No input belongs to two windows.
-  bool apart() const {
-    const auto axis = [](const ConvolutionAxis& a) { return a.dilation == 1 && a.stride >= a.kernel; };
-    return axis(c_.rows) && axis(c_.columns);
-  }
+  using Window = detail::Window;
   void put(T* to, Vector<T> value, std::size_t n) const { store(to, apart_ ? value : load(to, n) + value, n); }
 
   /// Calls f(taps, where it begins in a panel of the input, where its output is) for the outputs of one row.
@@ -143,7 +157,7 @@ class Pool {
 
   Convolution c_;
   Reading rows_, columns_;
-  bool apart_ = apart();
+  bool apart_ = windows_apart(c_);
 };
 
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu
