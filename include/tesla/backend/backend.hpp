@@ -13,8 +13,8 @@
 //   images     convolve, with bias and an elementwise function; convolve_input, convolve_filters: its gradients;
 //              convolution_memory: what they need, prepare_filters: what forward keeps of the filters;
 //              max_pool, mean_pool and their gradients: of each window, channel by channel
-//   features   normalise, normalise_gradient: groups of a sample's features; pick: features in other places, repeated
-//              or added; draw: random numbers
+//   features   normalise, normalise_gradient: groups of a sample's features; moments, moment_sums: of a batch's
+//              channels; pick: features in other places, repeated or added; draw: random numbers
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
@@ -135,6 +135,8 @@ concept Backend = std::movable<B> &&
   b.mean_pool_gradient(convolution, in, panels);
   b.normalise(groups, true, 1e-5, in, panels, panels);       // true: centred; x, y, the factor of each group
   b.normalise_gradient(groups, true, in, in, in, panels);    // y, the factors, dy, dx
+  b.moments(in, vector, vector);                             // the mean and the variance of each channel
+  b.moment_sums(in, in, values, vector, vector);             // d, x, means; the sums of d and of d * (x - mean)
   b.pick(picks, in, panels, true);                           // true: onto what is there
   b.draw(draw, panels);
   b.map(f, panels, in, values);

@@ -70,14 +70,14 @@ const T* prepared_filters(Pass<T, B>& pass, const backend::Convolution& g, backe
   return prepared;
 }
 
-/// How much room a convolution takes for all its outputs where max pooling runs inside it, if it can.
+/// What a convolution needs for max pooling inside it, if that can be.
 template <class T, class B>
-std::optional<std::size_t> pooled_size(const backend::Convolution& g, const Activation& activation,
-                                       const backend::Convolution& pool, std::size_t batch, bool training) {
+std::optional<PoolingNeed> pooling_need(const backend::Convolution& g, const Activation& activation,
+                                        const backend::Convolution& pool, std::size_t batch, bool training) {
   if (activation.function != Activation::Function::linear && !activation.grows()) return {};
   if constexpr (requires { typename B::template PooledConvolve<T>; }) {
     using Pooled = typename B::template PooledConvolve<T>;
-    if (Pooled::applies(g, pool)) return Pooled(g, pool).whole_size(batch, training);
+    if (Pooled::applies(g, pool)) return PoolingNeed{Pooled(g, pool).whole_size(batch, training)};
   }
   return {};
 }
@@ -184,8 +184,8 @@ struct Convolving : Options {
   }
 
   template <class T, class B>
-  std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch, bool training) const {
-    return detail::pooled_size<T, B>(geometry, this->activation, pool, batch, training);
+  std::optional<PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch, bool training) const {
+    return detail::pooling_need<T, B>(geometry, this->activation, pool, batch, training);
   }
 
   void fields(auto&& field) {

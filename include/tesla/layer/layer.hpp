@@ -112,6 +112,12 @@ class Setup {
 
 struct Activation;
 
+/// What a layer needs for max pooling that runs inside it: room for all its outputs, and how many panels like the
+/// pooled ones are kept from the forward to the backward pass.
+struct PoolingNeed {
+  std::size_t whole = 0, kept = 1;
+};
+
 /// What a layer finds when it runs: the backend, its parameters, their gradients, and the memory it asked for.
 template <class T, class B>
 struct Pass {
@@ -120,7 +126,7 @@ struct Pass {
     Panels<const T> dy, x;  // sum_products: the gradient is not stored
     double rate = 1;        // times the optimizer's learning rate
     bool by_rows = false;
-    UsedRows used = {};  // by_rows: the gradient has these rows, one behind the other
+    UsedRows used = {};                     // by_rows: the gradient has these rows, one behind the other
     std::vector<std::uint32_t> notes = {};  // of a batch, from the forward to the backward pass
 
     /// The gradient, where it is stored.

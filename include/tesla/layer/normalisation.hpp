@@ -2,7 +2,9 @@
 // Szegedy 2015), layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019) and group norm (Wu and He 2018).
 #pragma once
 
-#include <tesla/layer/layer.hpp>
+#include <tesla/layer/activation.hpp>
+
+#include <optional>
 
 namespace tesla::inline TESLA_TARGET {
 
@@ -100,12 +102,7 @@ struct BatchNorm : BatchNormOptions {
     const Panels<const T> now_spread = spread;
     Panels<const T> now_mean = mean, now_variance = variance;
     if (pass.training) {
-      const double n = static_cast<double>(samples(x));
-      const auto share = [n](auto sum) { return sum * math::number<decltype(sum)>(1 / n); };
-      pass.reduce(math::Identity(), sums_of(mean), x);
-      pass.map(share, mean, now_mean);
-      pass.reduce([](auto a, auto m) { return (a - m) * (a - m); }, sums_of(variance), x, per_channel(mean));
-      pass.map(share, variance, now_variance);
+      pass.backend.moments(x, sums_of(mean), sums_of(variance));
     } else {
       now_mean = pass.vector(0), now_variance = pass.vector(1);
     }
@@ -119,6 +116,16 @@ struct BatchNorm : BatchNormOptions {
       pass.map([](auto a, auto b) { return a * b; }, factor, now_spread, Panels<const T>(pass.vector(2)));
     else
       pass.map([](auto a) { return a; }, factor, now_spread);
+    if constexpr (has_pooling<T, B>)
+      if (pass.pool != nullptr) {
+        const auto run = [&](const auto& f) {
+          pooling(pass, now_mean.data, factor.data)
+              .forward(x, y, pass.training ? pass.kept[0] : Panels<T>(), pass.training ? pass.kept[1] : Panels<T>(),
+                       B::template in_place<T>(f));
+        };
+        (pass.moved_activation != nullptr ? *pass.moved_activation : Activation()).visit(run);
+        return;
+      }
     const backend::Features<const T> from{now_mean.data, channels_};
     if (use_shift)
       pass.map([](auto a, auto m, auto f, auto shift) { return (a - m) * f + shift; }, y, x, from, per_channel(factor),
@@ -128,7 +135,7 @@ struct BatchNorm : BatchNormOptions {
   }
 
   template <class T, class B>
-  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T>, Panels<T> dy, Panels<T> dx) const {
+  void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     using detail::per_channel, detail::sums_of;
     const detail::ChannelVectors<T> v{pass.kept_memory.data(), channels_};
     const Panels<T> mean = v[0], variance = v[1], spread = v[2], factor = v[3], sums = v[4], along = v[5];
@@ -145,8 +152,10 @@ struct BatchNorm : BatchNormOptions {
     };
     follow(0, mean, 1);
     follow(1, variance, n > 1 ? n / (n - 1) : 1);
-    pass.reduce(math::Identity(), sums_of(sums), up);
-    pass.reduce([](auto d, auto a, auto m) { return d * (a - m); }, sums_of(along), up, x, per_channel(mean));
+    if (pass.pool != nullptr && pass.moved_activation != nullptr)
+      pass.moved_activation->gradient(pass.backend, Panels<const T>(y), up, dy, channels_);
+    const Panels<const T> read = pass.pool != nullptr ? Panels<const T>(pass.kept[1]) : x;
+    pass.backend.moment_sums(up, read, per_channel(mean), sums_of(sums), sums_of(along));
     if (use_scale) pass.map([](auto a, auto s) { return a * s; }, pass.vector_gradient(2), each_along, each_spread);
     if (use_shift) pass.map([](auto s) { return s; }, pass.vector_gradient(shift()), each_sum);
     if (!dx) return;
@@ -154,8 +163,20 @@ struct BatchNorm : BatchNormOptions {
     pass.map([share](auto s) { return s * math::number<decltype(s)>(share); }, sums, each_sum);
     pass.map([share](auto a, auto s) { return a * s * s * math::number<decltype(a)>(share); }, along, each_along,
              each_spread);
+    if constexpr (has_pooling<T, B>)
+      if (pass.pool != nullptr) {
+        const Panels<const T> which = pass.kept[0];
+        return pooling(pass, mean.data, factor.data).backward(x, which, up, sums.data, along.data, dx);
+      }
     pass.map([](auto d, auto a, auto m, auto f, auto s, auto g) { return f * (d - s - (a - m) * g); }, dx, up, x,
              per_channel(mean), per_channel(factor), per_channel(sums), per_channel(along));
+  }
+
+  template <class T, class B>
+  std::optional<PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t, bool) const {
+    if constexpr (has_pooling<T, B>)
+      if (B::template PooledNorm<T>::applies(pool)) return PoolingNeed{.kept = 2};
+    return {};
   }
 
   void fields(auto&& field) {
@@ -167,6 +188,16 @@ struct BatchNorm : BatchNormOptions {
 
  private:
   static constexpr std::size_t vectors = 6;
+  template <class T, class B>
+  static constexpr bool has_pooling = requires {
+    typename B::template PooledNorm<T>;
+  };
+  /// Max pooling that runs inside the layer.
+  template <class T, class B>
+  auto pooling(const Pass<T, B>& pass, const T* mean, const T* factor) const {
+    const T* const by = use_shift ? pass.parameter(shift()).data : nullptr;
+    return typename B::template PooledNorm<T>{*pass.pool, mean, factor, by};
+  }
   /// How many values of each channel there are.
   template <class T>
   std::size_t samples(Panels<const T> x) const {

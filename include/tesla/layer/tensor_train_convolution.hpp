@@ -140,8 +140,8 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
   }
 
   template <class T, class B>
-  std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch, bool training) const {
-    return detail::pooled_size<T, B>(geometry_, activation, pool, batch, training);
+  std::optional<PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch, bool training) const {
+    return detail::pooling_need<T, B>(geometry_, activation, pool, batch, training);
   }
 
   /// What this layer does with its cores, and why so.

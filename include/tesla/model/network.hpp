@@ -353,13 +353,14 @@ class Network : public Layers<T, B> {
       const std::size_t source = wiring_.sources(i)[0];
       const backend::Convolution* const pool = pool_of(e);
       const std::size_t out = pool != nullptr ? pool->out_features() : e.out.elements();
-      n.layers.push_back({out, e.passthrough(), e.sums_products, source, wiring_.lasting(i),
-                          pool != nullptr ? std::vector<std::size_t>{out} : e.kept,
-                          [node = e.node.get(), pool](std::size_t batch, bool training) {
-                            MemoryNeed need = node->memory(batch, training);
-                            need.scratch += whole_size(*node, pool, batch, training);
-                            return need;
-                          }});
+      n.layers.push_back(
+          {out, e.passthrough(), e.sums_products, source, wiring_.lasting(i),
+           pool != nullptr ? std::vector<std::size_t>(e.node->pooling_need(*pool, 1, true)->kept, out) : e.kept,
+           [node = e.node.get(), pool](std::size_t batch, bool training) {
+             MemoryNeed need = node->memory(batch, training);
+             need.scratch += whole_size(*node, pool, batch, training);
+             return need;
+           }});
       if (source == model_input && e.sums_products) n.gathered_rows = true;
       if (source != model_input && !e.node->facts().joins && wiring_.readers(source) > 1)
         n.spare = std::max(n.spare, e.in.elements());
@@ -418,7 +419,7 @@ class Network : public Layers<T, B> {
       Entry& pool = entries_[last + 1];
       const backend::Convolution* const windows = pool.node->max_pool();
       if (windows == nullptr || pool.from[0] != last || (last != i && entries_[last].from[0] != i)) continue;
-      if (!entries_[i].node->pooled_size(*windows, 1, true)) continue;
+      if (!entries_[i].node->pooling_need(*windows, 1, true)) continue;
       if (last != i && entries_[i].node->movable_activation() != nullptr) continue;  // it has one of its own as well
       entries_[i].pooled_by = last + 1, pool.runs_inside = true;
       entries_[i].moved_activation = pool.moved_activation;
@@ -452,7 +453,7 @@ class Network : public Layers<T, B> {
   static std::size_t whole_size(const LayerNode<T, B>& node, const backend::Convolution* pool, std::size_t batch,
                                 bool training) {
     if (pool == nullptr) return 0;
-    return round_up(*node.pooled_size(*pool, batch, training), cache_line / sizeof(T));
+    return round_up(node.pooling_need(*pool, batch, training)->whole, cache_line / sizeof(T));
   }
 
   std::unique_ptr<B> backend_;

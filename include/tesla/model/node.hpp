@@ -61,9 +61,9 @@ class LayerNode {
   virtual const layer::Activation* movable_activation() const = 0;
   /// The windows of which the layer takes the largest, if it does that.
   virtual const backend::Convolution* max_pool() const = 0;
-  /// What room the layer needs for all its outputs if such pooling behind it runs inside it; nothing if that cannot be.
-  virtual std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch,
-                                                 bool training) const = 0;
+  /// What the layer needs if such pooling behind it runs inside it; nothing if that cannot be.
+  virtual std::optional<layer::PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch,
+                                                         bool training) const = 0;
   /// Raises an error about samples that the layer has no use for; `what` names the array.
   virtual void check_samples(const ArrayView& x, std::string_view what) const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
@@ -116,10 +116,10 @@ class LayerNodeOf final : public LayerNode<T, B> {
       if constexpr (L::takes_activation) return &layer_.geometry;
     return nullptr;
   }
-  std::optional<std::size_t> pooled_size(const backend::Convolution& pool, std::size_t batch,
-                                         bool training) const override {
-    if constexpr (requires { layer_.template pooled_size<T, B>(pool, batch, training); })
-      return layer_.template pooled_size<T, B>(pool, batch, training);
+  std::optional<layer::PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch,
+                                                 bool training) const override {
+    if constexpr (requires { layer_.template pooling_need<T, B>(pool, batch, training); })
+      return layer_.template pooling_need<T, B>(pool, batch, training);
     return {};
   }
   [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const override {

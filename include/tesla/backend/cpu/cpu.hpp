@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/cpu/batch_norm.hpp>
 #include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
 #include <tesla/backend/cpu/features.hpp>
@@ -37,9 +38,11 @@ class Cpu {
   /// Those of recurrent layers.
   template <class T>
   using Recurrent = cpu::Recurrent<T>;
-  /// Those of convolutions with max pooling behind them.
+  /// Those of convolutions and of batch norm with max pooling behind them.
   template <class T>
   using PooledConvolve = cpu::PooledConvolve<T>;
+  template <class T>
+  using PooledNorm = cpu::PooledNorm<T>;
   template <class T, class F>
   static InPlace<T> in_place(const F& f) {
     if constexpr (std::same_as<F, math::Identity>) return {};
@@ -150,6 +153,14 @@ class Cpu {
   void normalise_gradient(const Groups& g, bool centred, Panels<const T> y, Panels<const T> scale, Panels<const T> dy,
                           Panels<T> dx) {
     cpu::normalise_gradient(g, centred, y, scale, dy, dx);
+  }
+  template <class T>
+  void moments(Panels<const T> x, Features<T> mean, Features<T> variance) {
+    cpu::moments(x, mean, variance);
+  }
+  template <class T>
+  void moment_sums(Panels<const T> d, Panels<const T> x, Features<const T> mean, Features<T> sums, Features<T> along) {
+    cpu::moment_sums(d, x, mean, sums, along);
   }
   template <class T>
   void pick(const Picks& p, Panels<const T> x, Panels<T> y, bool add = false) {

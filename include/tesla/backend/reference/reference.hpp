@@ -158,6 +158,22 @@ class Reference {
   }
 
   template <class T>
+  void moments(Panels<const T> x, Features<T> mean, Features<T> variance) {
+    const double n = static_cast<double>(x.batch * (x.features / mean.size));
+    const auto share = [n](Features<T> sums) {
+      for (std::size_t c = 0; c < sums.size; ++c) sums.data[c] = static_cast<T>(static_cast<double>(sums.data[c]) / n);
+    };
+    reduce([](auto a) { return a; }, mean, x);
+    share(mean);
+    reduce([](auto a, auto m) { return (a - m) * (a - m); }, variance, x, Features<const T>{mean.data, mean.size});
+    share(variance);
+  }
+  template <class T>
+  void moment_sums(Panels<const T> d, Panels<const T> x, Features<const T> mean, Features<T> sums, Features<T> along) {
+    reduce([](auto a) { return a; }, sums, d);
+    reduce([](auto a, auto b, auto m) { return a * (b - m); }, along, d, x, mean);
+  }
+  template <class T>
   void normalise(const Groups& g, bool centred, double epsilon, Panels<const T> x, Panels<T> y, Panels<T> scale) {
     const T n = static_cast<T>(g.features());
     each_group(g, x.batch, [&](std::size_t s, std::size_t group, const std::vector<std::size_t>& members) {

@@ -1,10 +1,10 @@
-// Convolutions whose max pooling runs inside them, against the same layers one by one.
+// Max pooling that runs inside the convolution or the batch norm before it, against the same layers one by one.
 #include <tesla/tesla.hpp>
 
 #include <catch2/catch.hpp>
 #include <layer/training_checks.hpp>
 
-namespace test_layer_pooled_convolution {
+namespace test_layer_pooling_inside {
 
 using namespace layer_test;
 
@@ -121,6 +121,50 @@ TEST_CASE("pooling inside a convolution: all kinds of convolutions and pooling",
   });
 }
 
+TEST_CASE("pooling inside batch norm: what the layers do one by one", "[layer]") {
+  const auto check = [](const Shape& in, const layer::BatchNormOptions& norm, const layer::Pool2DOptions& pool,
+                        const auto& before_pool) {
+    const auto numbers = [&](auto model, bool apart, std::size_t batch) {
+      using T = typename decltype(model)::Scalar;
+      model.add_layer(Input(in)).add_layer(Conv2D({.filters = 5, .kernel = {2, 2}})).add_layer(BatchNorm(norm));
+      before_pool(model);
+      if (apart) model.add_layer(Apart());
+      model.add_layer(MaxPool2D(pool)).add_layer(Flatten()).add_layer(Dense({.units = 3}));
+      model.build(in);
+      for (auto& p : model.parameters())  // so that some channels fall with their input
+        if (p.name().find("scale") != std::string::npos || p.name().find("shift") != std::string::npos) {
+          Tensor<T> moved(p.shape());
+          random::fill_normal(moved, {.seed = 8});
+          moved[1] = T(0);
+          p.assign(moved);
+        }
+      model.compile(optim::SGD({.learning_rate = 0.01}), loss::MeanSquaredError());
+      Tensor<T> x({batch, in[0], in[1], in[2]}), y({batch, 3});
+      random::fill_normal(x, {.seed = 1}), random::fill_normal(y, {.seed = 2});
+      std::vector<double> result;
+      for (int step = 0; step < 2; ++step) result.push_back(static_cast<double>(model.train_step(x, y)));
+      for (const auto& p : model.parameters())
+        for (const auto v : p.value()) result.push_back(static_cast<double>(v));
+      for (const auto v : model.predict(x)) result.push_back(static_cast<double>(v));
+      return result;
+    };
+    for (const std::size_t batch : {1, 2, 17, 70, 130}) {
+      CAPTURE(batch);
+      const auto expected = numbers(BasicSequential<double, backend::Reference>({.seed = 4}), true, batch);
+      CHECK(difference(numbers(BasicSequential<double, backend::Cpu>({.seed = 4}), false, batch), expected) < 1e-9);
+      CHECK(difference(numbers(Sequential({.seed = 4}), false, batch), expected) < 5e-3);
+    }
+  };
+  check({7, 9, 2}, {}, {}, [](auto&) {});
+  check({7, 8, 1}, {.use_scale = false}, {.pool = {3, 2}}, [](auto& m) { m.add_layer(LeakyReLU()); });
+  check({9, 8, 2}, {.use_shift = false}, {.pool = {2, 2}, .stride = {3, 4}},
+        [](auto& m) { m.add_layer(Activation(tesla::tanh)); });
+  check({7, 8, 1}, {}, {.pool = {3, 3}, .stride = {2, 2}},
+        [](auto& m) { m.add_layer(Activation(relu)); });                                      // not inside
+  check({7, 8, 1}, {}, {.padding = {1, 1}}, [](auto& m) { m.add_layer(Activation(relu)); });  // nor this
+  check({7, 8, 1}, {}, {}, [](auto& m) { m.add_layer(Activation(gelu)); });                   // nor this
+}
+
 TEST_CASE("pooling inside a convolution: the image of the outputs is not kept", "[layer]") {
   const auto memory = [](bool apart) {
     Sequential model;
@@ -133,4 +177,4 @@ TEST_CASE("pooling inside a convolution: the image of the outputs is not kept", 
   CHECK(memory(false) * 2 < memory(true));
 }
 
-}  // namespace test_layer_pooled_convolution
+}  // namespace test_layer_pooling_inside
