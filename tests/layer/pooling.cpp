@@ -42,21 +42,6 @@ const std::vector<Activation> activations = {
     relu,    leaky_relu, Activation({elu.function, 0.7}),         sigmoid, tesla::tanh, softplus, gelu,
     softmax, linear,     activation([](auto x) { return x * x; })};
 
-/// A layer that changes nothing, and over which nothing moves.
-struct Copy {
-  static constexpr std::string_view kind = "Copy";
-
-  Shape setup(const Shape& in, layer::Setup&) const { return in; }
-  template <class T, class B>
-  void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    pass.map([](auto v) { return v; }, y, x);
-  }
-  template <class T, class B>
-  void backward(layer::Pass<T, B>& pass, Panels<const T>, Panels<T>, Panels<T> dy, Panels<T> dx) const {
-    if (dx) pass.map([](auto d) { return d; }, dx, Panels<const T>(dy));
-  }
-};
-
 /// Losses, parameters and predictions of two steps on images.
 template <class B, class F>
 std::vector<double> trained(std::size_t batch, const F& add, bool probed = true) {

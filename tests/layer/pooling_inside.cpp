@@ -10,20 +10,6 @@ using namespace layer_test;
 
 namespace {
 
-/// Changes nothing, but nothing runs inside what is before it.
-struct Apart {
-  static constexpr std::string_view kind = "Apart";
-  Shape setup(const Shape& in, layer::Setup&) const { return in; }
-  template <class T, class B>
-  void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    pass.map([](auto v) { return v; }, y, x);
-  }
-  template <class T, class B>
-  void backward(layer::Pass<T, B>& pass, Panels<const T>, Panels<T>, Panels<T> dy, Panels<T> dx) const {
-    if (dx) pass.map([](auto d) { return d; }, dx, Panels<const T>(dy));
-  }
-};
-
 struct Case {
   Shape in;
   layer::Conv2DOptions convolution;
@@ -51,9 +37,9 @@ std::vector<double> trained(const Case& c, std::size_t batch, bool apart, bool a
   if (activation_apart) first.activation = {};
   model.add_layer(Input(c.in)).add_layer(Conv2D(first));
   if (activation_apart) model.add_layer(c.convolution.activation);
-  if (apart) model.add_layer(Apart());
+  if (apart) model.add_layer(Copy());
   model.add_layer(MaxPool2D(c.pool)).add_layer(Conv2D({.filters = 24, .kernel = {2, 1}, .activation = relu}));
-  if (apart) model.add_layer(Apart());
+  if (apart) model.add_layer(Copy());
   model.add_layer(MaxPool2D({.pool = {1, 2}})).add_layer(Flatten()).add_layer(Dense({.units = 3}));
   model.compile(optim::SGD({.learning_rate = 0.1}), loss::MeanSquaredError());
   Tensor<T> x({batch, c.in[0], c.in[1], c.in[2]}), y({batch, 3});
@@ -128,7 +114,7 @@ TEST_CASE("pooling inside batch norm: what the layers do one by one", "[layer]")
       using T = typename decltype(model)::Scalar;
       model.add_layer(Input(in)).add_layer(Conv2D({.filters = 5, .kernel = {2, 2}})).add_layer(BatchNorm(norm));
       before_pool(model);
-      if (apart) model.add_layer(Apart());
+      if (apart) model.add_layer(Copy());
       model.add_layer(MaxPool2D(pool)).add_layer(Flatten()).add_layer(Dense({.units = 3}));
       model.build(in);
       for (auto& p : model.parameters())  // so that some channels fall with their input
@@ -169,7 +155,7 @@ TEST_CASE("pooling inside a convolution: the image of the outputs is not kept", 
   const auto memory = [](bool apart) {
     Sequential model;
     model.add_layer(Input({64, 64, 1})).add_layer(Conv2D({.filters = 32, .activation = relu}));
-    if (apart) model.add_layer(Apart());
+    if (apart) model.add_layer(Copy());
     model.add_layer(MaxPool2D()).add_layer(GlobalAveragePool());
     model.build({64, 64, 1});
     return model.network().workspace_size(64, true, 0);

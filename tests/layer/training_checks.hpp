@@ -7,6 +7,21 @@
 
 namespace layer_test {
 
+/// A layer that changes nothing, and over which nothing moves.
+struct Copy {
+  static constexpr std::string_view kind = "Copy";
+
+  Shape setup(const Shape& in, layer::Setup&) const { return in; }
+  template <class T, class B>
+  void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
+    pass.map([](auto v) { return v; }, y, x);
+  }
+  template <class T, class B>
+  void backward(layer::Pass<T, B>& pass, Panels<const T>, Panels<T>, Panels<T> dy, Panels<T> dx) const {
+    if (dx) pass.map([](auto d) { return d; }, dx, Panels<const T>(dy));
+  }
+};
+
 /// y = scale * x + offset, for each feature. As the first layer it shows which gradient it was given: offset has the
 /// sum over the samples, scale that of its products with the inputs.
 struct Probe {

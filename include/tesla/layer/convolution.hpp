@@ -129,7 +129,7 @@ void convolution_gradients(Pass<T, B>& pass, const backend::Convolution& g, back
 /// Both kinds, by the rank of their samples.
 template <class Options, std::size_t Rank>
 struct Convolving : Options {
-  static constexpr bool activation_can_move = true;
+  static constexpr bool activation_can_move = true, takes_affine = true;
 
   Convolving() = default;
   Convolving(Options options) : Options(std::move(options)) {}
@@ -171,7 +171,7 @@ struct Convolving : Options {
 
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
-    const T* const bias = this->use_bias ? pass.parameter(1).data : nullptr;
+    const T* const bias = pass.bias(1, this->use_bias);
     const T* const prepared = prepared_filters(pass, geometry, pass.weight(0), x.batch);
     convolve(pass, geometry, pass.weight(0), prepared, x, y, bias, this->activation);
   }

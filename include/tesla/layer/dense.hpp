@@ -21,6 +21,7 @@ struct DenseOptions {
 /// Weights are {units, inputs}.
 struct Dense : DenseOptions {
   static constexpr std::string_view kind = "Dense";
+  static constexpr bool takes_affine = true;
 
   Dense() = default;
   Dense(DenseOptions options) : DenseOptions(std::move(options)) {}
@@ -47,7 +48,7 @@ struct Dense : DenseOptions {
     const Panels<T> z = keep ? pass.kept[0] : y;
     const backend::Matrix<T> w = pass.weight(0);
     backend::Product<T> p = output_product(w, x, z);
-    if (use_bias) p.bias = pass.weight(1).data;
+    p.bias = pass.bias(1, use_bias);
     if (!keep && activation.visit([&](const auto& f) { pass.backend.multiply(p, f); })) return;
     pass.backend.multiply(p);
     activation.apply(pass.backend, Panels<const T>(z), y, units);

@@ -153,8 +153,14 @@ struct Pass {
   // the outputs that no other layer reads. kept[0] is for which one of a window is the largest.
   const backend::Convolution* pool = nullptr;
   T* whole = nullptr;
+  // In predictions, where a normalisation is folded into the layer's weights, which are one row a channel.
+  const T* folded_bias = nullptr;
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
+  /// The bias of a layer, which is parameter i if it has one; null if there is none.
+  const T* bias(std::size_t i, bool has) const {
+    return folded_bias != nullptr ? folded_bias : has ? slots[i].value.data : nullptr;
+  }
   /// A parameter of one extent, as an operand of map: one value a feature.
   backend::Features<const T> parameter(std::size_t i) const { return {slots[i].value.data, slots[i].value.columns}; }
   backend::Features<T> gradient(std::size_t i) const { return {slots[i].gradient.data, slots[i].gradient.columns}; }

@@ -4,7 +4,10 @@
 
 #include <tesla/layer/activation.hpp>
 
+#include <cmath>
 #include <optional>
+#include <span>
+#include <vector>
 
 namespace tesla::inline TESLA_TARGET {
 
@@ -74,6 +77,7 @@ backend::Features<T> sums_of(Panels<T> p) {
 /// variance of training, two parameters that are not learned and are saved with the others.
 struct BatchNorm : BatchNormOptions {
   static constexpr std::string_view kind = "BatchNorm";
+  static constexpr bool affine_in_prediction = true;
 
   BatchNorm() = default;
   BatchNorm(BatchNormOptions options) : BatchNormOptions(std::move(options)) {}
@@ -170,6 +174,23 @@ struct BatchNorm : BatchNormOptions {
       }
     pass.map([](auto d, auto a, auto m, auto f, auto s, auto g) { return f * (d - s - (a - m) * g); }, dx, up, x,
              per_channel(mean), per_channel(factor), per_channel(sums), per_channel(along));
+  }
+
+  /// What the layer does to each channel in predictions.
+  template <class T, class B>
+  [[gnu::cold]] void affine(Pass<T, B>& pass, std::span<T> times, std::span<T> plus) const {
+    const auto read = [&](std::size_t i) {
+      std::vector<T> values(channels_);
+      pass.backend.read(values.data(), pass.slots[i].value.data, channels_);
+      return values;
+    };
+    const std::vector<T> mean = read(0), variance = read(1);
+    const std::vector<T> scale = use_scale ? read(2) : std::vector<T>(channels_, T(1));
+    const std::vector<T> by = use_shift ? read(shift()) : std::vector<T>(channels_, T(0));
+    for (std::size_t c = 0; c < channels_; ++c) {
+      times[c] = static_cast<T>(static_cast<double>(scale[c]) / std::sqrt(static_cast<double>(variance[c]) + epsilon));
+      plus[c] = by[c] - mean[c] * times[c];
+    }
   }
 
   template <class T, class B>

@@ -79,17 +79,8 @@ class Layers {
     std::size_t first_parameter = 0, parameters = 0;
     std::vector<std::size_t> kept;
     bool sums_products = false;
-    bool activation_moved = false;  // behind the next layer
-    const layer::Activation* moved_activation = nullptr;
-    std::size_t pooled_by = model_input;  // the layer behind this one whose max pooling runs inside it
-    bool runs_inside = false;             // that layer
-    bool nested = false;                  // of a model inside this one,
-    std::vector<Tensor<T>> brought;       // which had been built: what its parameters begin with
-
-    /// Whether the layer's output is its input as it is.
-    bool passthrough() const {
-      return node->passthrough() || runs_inside || (activation_moved && node->facts().activation);
-    }
+    bool nested = false;             // of a model inside this one,
+    std::vector<Tensor<T>> brought;  // which had been built: what its parameters begin with
   };
 
   const std::vector<Entry>& entries() const { return entries_; }
@@ -192,13 +183,6 @@ class Layers {
     } catch (const UsageError& e) {
       throw UsageError(message(e));
     }
-  }
-
-  bool read_once(std::size_t layer) const {
-    std::size_t readers = 0;
-    for (const Entry& e : entries_)
-      readers += static_cast<std::size_t>(std::count(e.from.begin(), e.from.end(), layer));
-    return readers == 1;
   }
 
   std::vector<Entry> entries_;

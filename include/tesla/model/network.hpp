@@ -2,11 +2,15 @@
 #pragma once
 
 #include <tesla/layer/products.hpp>
+#include <tesla/model/course.hpp>
 #include <tesla/model/layers.hpp>
 #include <tesla/model/parameters.hpp>
 #include <tesla/model/workspace.hpp>
+#include <tesla/network/on_host.hpp>
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,8 +30,7 @@ struct LayerView {
 
 template <class T, class B>
 class Network : public Layers<T, B> {
-  using Layers<T, B>::entries_, Layers<T, B>::built_, Layers<T, B>::place_of, Layers<T, B>::read_once,
-      Layers<T, B>::checked_setup;
+  using Layers<T, B>::entries_, Layers<T, B>::built_, Layers<T, B>::place_of, Layers<T, B>::checked_setup;
 
  public:
   using typename Layers<T, B>::Entry;
@@ -99,22 +102,23 @@ class Network : public Layers<T, B> {
 
   /// What a batch needs in memory, in elements.
   std::size_t workspace_size(std::size_t batch, bool training, std::size_t target_features) const {
-    return Workspace<T>(needs(target_features)).lay_out(nullptr, batch, lanes(batch), training);
+    return Workspace<T>(needs(training, target_features)).lay_out(nullptr, batch, lanes(batch), training);
   }
 
   /// The memory of a batch; after the first of its size this allocates nothing.
   Workspace<T>& workspace(std::size_t batch, bool training, std::size_t target_features) {
-    if (workspace_.batch() == batch && workspace_.training() == training &&
-        workspace_.needs().target == target_features)
-      return workspace_;
-    workspace_.set_target(target_features);
-    const std::size_t size = workspace_.lay_out(nullptr, batch, lanes(batch), training);
+    Workspace<T>& w = workspaces_[training];
+    if (laid_out_ == training && w.batch() == batch && w.needs().target == target_features) return w;
+    laid_out_.reset();
+    w.set_target(target_features);
+    const std::size_t size = w.lay_out(nullptr, batch, lanes(batch), training);
     if (size > arena_.size()) {
       arena_ = {};  // first, so that the old and the new are never there together
       arena_ = {*backend_, size};
     }
-    workspace_.lay_out(arena_.data(), batch, lanes(batch), training);
-    return workspace_;
+    w.lay_out(arena_.data(), batch, lanes(batch), training);
+    laid_out_ = training;
+    return w;
   }
   std::size_t arena_size() const { return arena_.size(); }
 
@@ -126,14 +130,14 @@ class Network : public Layers<T, B> {
   /// Runs the layers on the input of the workspace; the result is workspace().outputs.back().
   void forward(Workspace<T>& w) {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].passthrough()) continue;
+      if (course(w)[i].passthrough) continue;
       auto pass = make_pass(w, i);
       if (!entries_[i].node->facts().joins) {
         entries_[i].node->forward(pass, w.input_of(i), w.output(i));
         continue;
       }
       joined_.clear();
-      for (const std::size_t source : wiring_.sources(i)) joined_.push_back(w.source(source));
+      for (const std::size_t source : course(w).wiring().sources(i)) joined_.push_back(w.source(source));
       entries_[i].node->join(pass, joined_, w.output(i));
     }
   }
@@ -143,15 +147,15 @@ class Network : public Layers<T, B> {
     for (auto& slot : slots_) slot.dy = slot.x = {}, slot.used.rows.clear();
     std::fill(reached_.begin(), reached_.end(), false);
     for (std::size_t i = entries_.size(); i-- > first_trained_;) {
-      if (entries_[i].passthrough()) continue;
+      if (course(w)[i].passthrough) continue;
       auto pass = make_pass(w, i);
       if (entries_[i].node->facts().joins) {
         parted_.clear();
-        for (const std::size_t source : wiring_.sources(i)) parted_.push_back(gradient_of(w, source));
+        for (const std::size_t source : course(w).wiring().sources(i)) parted_.push_back(gradient_of(w, source));
         entries_[i].node->part(pass, w.gradient(i), parted_);
         continue;
       }
-      const layer::JoinedGradient<T> to = gradient_of(w, wiring_.sources(i)[0]);
+      const layer::JoinedGradient<T> to = gradient_of(w, course(w).wiring().sources(i)[0]);
       const Panels<T> dx = to.add ? w.spare(to.dx.features) : to.dx;
       entries_[i].node->backward(pass, w.input_of(i), w.output(i), w.gradient(i), dx);
       if (to.add)
@@ -288,7 +292,8 @@ class Network : public Layers<T, B> {
   /// Layers that read the samples themselves say which of them they have no use for; `what` names the array.
   [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const {
     for (std::size_t i = 0; i < entries_.size(); ++i)
-      if (!entries_[i].passthrough() && wiring_.sources(i)[0] == model_input) entries_[i].node->check_samples(x, what);
+      if (!courses_[1][i].passthrough && courses_[1].wiring().sources(i)[0] == model_input)
+        entries_[i].node->check_samples(x, what);
   }
 
   /// Takes build() back: the shapes are open again.
@@ -344,25 +349,28 @@ class Network : public Layers<T, B> {
         store.write(store.average(), place, store.read(store.values(), place).data());
   }
 
-  [[gnu::cold]] WorkspaceNeeds needs(std::size_t target_features) const {
+  [[gnu::cold]] WorkspaceNeeds needs(bool training, std::size_t target_features) const {
+    const Course<T, B>& course = courses_[training];
     WorkspaceNeeds n;
     n.input = input_.elements();
     n.target = target_features;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Entry& e = entries_[i];
-      const std::size_t source = wiring_.sources(i)[0];
-      const backend::Convolution* const pool = pool_of(e);
-      const std::size_t out = pool != nullptr ? pool->out_features() : e.out.elements();
+      const Step& step = course[i];
+      const std::size_t source = course.wiring().sources(i)[0];
+      const std::size_t out = step.pool != nullptr ? step.pool->out_features() : e.out.elements();
+      std::vector<std::size_t> kept = e.kept;
+      if (step.pool != nullptr) kept.assign(e.node->pooling_need(*step.pool, 1, true)->kept, out);
       n.layers.push_back(
-          {out, e.passthrough(), e.sums_products, source, wiring_.lasting(i),
-           pool != nullptr ? std::vector<std::size_t>(e.node->pooling_need(*pool, 1, true)->kept, out) : e.kept,
-           [node = e.node.get(), pool](std::size_t batch, bool training) {
-             MemoryNeed need = node->memory(batch, training);
-             need.scratch += whole_size(*node, pool, batch, training);
+          {out, step.passthrough, e.sums_products, source, course.wiring().lasting(i), std::move(kept),
+           [node = e.node.get(), pool = step.pool, folded = folded_size(i, step)](std::size_t batch, bool in_training) {
+             MemoryNeed need = node->memory(batch, in_training);
+             need.kept += folded;
+             need.scratch += whole_size(*node, pool, batch, in_training);
              return need;
            }});
       if (source == model_input && e.sums_products) n.gathered_rows = true;
-      if (source != model_input && !e.node->facts().joins && wiring_.readers(source) > 1)
+      if (source != model_input && !e.node->facts().joins && course.wiring().readers(source) > 1)
         n.spare = std::max(n.spare, e.in.elements());
       for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
         n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
@@ -379,24 +387,14 @@ class Network : public Layers<T, B> {
   }
 
   [[gnu::cold]] void prepare() {
-    for (Entry& e : entries_) e.pooled_by = no_layer, e.runs_inside = false, e.moved_activation = nullptr;
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      const bool taken = i + 1 < entries_.size() && entries_[i + 1].node->facts().takes_activation &&
-                         entries_[i + 1].from[0] == i && read_once(i);
-      const layer::Activation* const activation = taken ? entries_[i].node->movable_activation() : nullptr;
-      entries_[i].activation_moved = activation != nullptr;
-      if (i + 1 < entries_.size()) entries_[i + 1].moved_activation = activation;
-    }
-    move_pooling();
-    std::vector<std::vector<std::size_t>> sources;
-    std::vector<bool> passthrough;
-    for (const Entry& e : entries_) sources.push_back(e.from), passthrough.push_back(e.passthrough());
-    wiring_ = Wiring(sources, passthrough);
+    for (const bool training : {false, true}) courses_[training] = Course<T, B>(entries_, training);
     reached_.assign(entries_.size(), false);
-    workspace_ = Workspace<T>(needs(0));
+    for (const bool training : {false, true}) workspaces_[training] = Workspace<T>(needs(training, 0));
+    laid_out_.reset();
     arena_ = {};
     structure_ = next_stamp();
     slots_.clear();
+    folded_slots_.assign(entries_.size(), {});
     for (const ParameterPlace& p : store_.places()) {
       Slot slot;
       slot.value = store_.matrix(store_.values(), p);
@@ -410,58 +408,86 @@ class Network : public Layers<T, B> {
       if (entries_[i].parameters != 0) first_trained_ = i;
   }
 
-  /// Max pooling runs inside a convolution that nobody else reads, directly or through the activation between them.
-  [[gnu::cold]] void move_pooling() {
-    for (std::size_t i = 0; i + 1 < entries_.size(); ++i) {
-      std::size_t last = i;  // that pooling has to read
-      if (entries_[i + 1].node->facts().activation && entries_[i + 1].activation_moved) last = i + 1;
-      if (last + 1 == entries_.size() || !read_once(i) || !read_once(last)) continue;
-      Entry& pool = entries_[last + 1];
-      const backend::Convolution* const windows = pool.node->max_pool();
-      if (windows == nullptr || pool.from[0] != last || (last != i && entries_[last].from[0] != i)) continue;
-      if (!entries_[i].node->pooling_need(*windows, 1, true)) continue;
-      if (last != i && entries_[i].node->movable_activation() != nullptr) continue;  // it has one of its own as well
-      entries_[i].pooled_by = last + 1, pool.runs_inside = true;
-      entries_[i].moved_activation = pool.moved_activation;
-    }
-  }
+  using Step = typename Course<T, B>::Step;
+  const Course<T, B>& course(const Workspace<T>& w) const { return courses_[w.training()]; }
 
   layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
-    std::span<T> scratch = w.scratch();
+    const Step& step = course(w)[i];
+    std::span<T> scratch = w.scratch(), kept_memory = w.kept_memory(i);
     T* const whole = scratch.data();
-    const backend::Convolution* const pool = pool_of(e);
-    scratch = scratch.subspan(whole_size(*e.node, pool, w.batch(), w.training()));
-    return {*backend_,
-            w.training(),
-            e.in,
-            std::span(slots_).subspan(e.first_parameter, e.parameters),
-            w.kept(i),
-            w.kept_memory(i),
-            scratch,
-            {store_.stamp(), w.stamp()},
-            batch_number_,
-            e.activation_moved,
-            e.moved_activation,
-            pool,
-            whole};
+    scratch = scratch.subspan(whole_size(*e.node, step.pool, w.batch(), w.training()));
+    layer::Pass<T, B> pass{*backend_,
+                           w.training(),
+                           e.in,
+                           slots_of_layer(i),
+                           w.kept(i),
+                           kept_memory,
+                           scratch,
+                           {store_.stamp(), w.stamp()},
+                           batch_number_,
+                           step.activation_moved,
+                           step.moved_activation,
+                           step.pool,
+                           whole};
+    if (step.folded != no_layer) fold(pass, i, step.folded, folded_size(i, step));
+    return pass;
   }
-  /// The windows of the pooling that runs inside a layer, if there is one, and the room for all outputs of the layer.
-  const backend::Convolution* pool_of(const Entry& e) const {
-    return e.pooled_by == no_layer ? nullptr : entries_[e.pooled_by].node->max_pool();
-  }
+
+  /// Room for all outputs of a layer with pooling inside it, in whole cache lines.
   static std::size_t whole_size(const LayerNode<T, B>& node, const backend::Convolution* pool, std::size_t batch,
                                 bool training) {
     if (pool == nullptr) return 0;
-    return round_up(node.pooling_need(*pool, batch, training)->whole, cache_line / sizeof(T));
+    return round_up(node.pooling_need(*pool, batch, training)->whole, line);
   }
+
+  /// Room for the weights of a layer into which a normalisation is folded, and for the bias, behind a head that says
+  /// from which values they were made.
+  std::size_t folded_size(std::size_t i, const Step& step) const {
+    if (step.folded == no_layer) return 0;
+    const ParameterPlace& weight = store_.places()[entries_[i].first_parameter];
+    return line + weight.rows * weight.stride + round_up(weight.rows, line);
+  }
+  /// The pass of layer i with weights and bias into which normalisation `norm` is folded.
+  void fold(layer::Pass<T, B>& pass, std::size_t i, std::size_t norm, std::size_t size) {
+    T* const head = pass.kept_memory.data();
+    Slot& folded = folded_slots_[i];
+    const backend::Matrix<T> from = pass.slots[0].value;
+    folded.value = {head + line, from.rows, from.columns, from.stride};
+    T* const bias = head + line + from.rows * from.stride;
+    const bool has_bias = pass.slots.size() > 1;
+    if (!network::made_before<B>(head, pass.stamps)) {
+      network::OnHost<T, B> weights(*backend_, from.data, from.rows * from.stride, true);
+      network::OnHost<T, B> to(*backend_, folded.value.data, from.rows * from.stride, false);
+      network::OnHost<T, B> shifts(*backend_, bias, from.rows, false);
+      std::vector<T> times(from.rows), before(from.rows);
+      layer::Pass<T, B> of_norm{*backend_, false, entries_[norm].in, slots_of_layer(norm), {}, {}, {}};
+      entries_[norm].node->affine(of_norm, times, std::span<T>(shifts.data(), from.rows));
+      if (has_bias) backend_->read(before.data(), pass.slots[1].value.data, from.rows);
+      for (std::size_t r = 0; r < from.rows; ++r) {
+        for (std::size_t c = 0; c < from.stride; ++c)
+          to.data()[r * from.stride + c] = times[r] * weights.data()[r * from.stride + c];
+        shifts.data()[r] += times[r] * before[r];
+      }
+      to.send(*backend_), shifts.send(*backend_);
+    }
+    pass.slots = std::span<Slot>(&folded, 1);
+    pass.folded_bias = bias;
+    pass.kept_memory = pass.kept_memory.subspan(size);
+  }
+  std::span<Slot> slots_of_layer(std::size_t i) {
+    return std::span(slots_).subspan(entries_[i].first_parameter, entries_[i].parameters);
+  }
+
+  static constexpr std::size_t line = cache_line / sizeof(T);
 
   std::unique_ptr<B> backend_;
   ParameterStore<T, B> store_;
-  Workspace<T> workspace_;
+  std::array<Course<T, B>, 2> courses_;  // in predictions, in training
+  std::array<Workspace<T>, 2> workspaces_;
+  std::optional<bool> laid_out_;  // which of these lies in the arena
   backend::Memory<T, B> arena_;
-  std::vector<Slot> slots_;
-  Wiring wiring_;
+  std::vector<Slot> slots_, folded_slots_;
   std::vector<bool> reached_;  // by a gradient, in this backward pass
   std::vector<Panels<const T>> joined_;
   std::vector<layer::JoinedGradient<T>> parted_;

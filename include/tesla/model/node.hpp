@@ -38,7 +38,10 @@ class LayerNode {
     std::string_view kind;
     std::string name;          // the user's, or empty
     std::string default_name;  // for those without
-    bool passthrough = false, activation = false, takes_activation = false, joins = false;
+    bool passthrough = false, activation = false, joins = false;
+    // In predictions: the layer is times * x + plus for each channel; the layer, its weights being rows of a matrix,
+    // one a channel, can do that of the next one, too.
+    bool affine = false, takes_affine = false;
     Shape input;  // where the layer itself knows its input's shape (Input), else no extents
     io::Json options;
   };
@@ -64,6 +67,8 @@ class LayerNode {
   /// What the layer needs if such pooling behind it runs inside it; nothing if that cannot be.
   virtual std::optional<layer::PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch,
                                                          bool training) const = 0;
+  /// What an affine layer does in predictions.
+  virtual void affine(layer::Pass<T, B>& pass, std::span<T> times, std::span<T> plus) const = 0;
   /// Raises an error about samples that the layer has no use for; `what` names the array.
   virtual void check_samples(const ArrayView& x, std::string_view what) const = 0;
   virtual void forward(layer::Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const = 0;
@@ -112,8 +117,8 @@ class LayerNodeOf final : public LayerNode<T, B> {
     return nullptr;
   }
   const backend::Convolution* max_pool() const override {
-    if constexpr (requires { L::takes_activation; })
-      if constexpr (L::takes_activation) return &layer_.geometry;
+    if constexpr (requires { L::takes_largest; })
+      if constexpr (L::takes_largest) return &layer_.geometry;
     return nullptr;
   }
   std::optional<layer::PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch,
@@ -121,6 +126,9 @@ class LayerNodeOf final : public LayerNode<T, B> {
     if constexpr (requires { layer_.template pooling_need<T, B>(pool, batch, training); })
       return layer_.template pooling_need<T, B>(pool, batch, training);
     return {};
+  }
+  [[gnu::cold]] void affine(layer::Pass<T, B>& pass, std::span<T> times, std::span<T> plus) const override {
+    if constexpr (requires { layer_.affine(pass, times, plus); }) layer_.affine(pass, times, plus);
   }
   [[gnu::cold]] void check_samples(const ArrayView& x, std::string_view what) const override {
     if constexpr (requires { layer_.check_samples(x, what); }) layer_.check_samples(x, what);
@@ -149,7 +157,9 @@ class LayerNodeOf final : public LayerNode<T, B> {
     facts.kind = L::kind, facts.options = options_of(layer);
     facts.passthrough = layer::Passthrough<L>, facts.joins = joins;
     facts.activation = std::same_as<L, layer::Activation>;
-    if constexpr (requires { L::takes_activation; }) facts.takes_activation = L::takes_activation;
+    if constexpr (requires { L::affine_in_prediction; }) facts.affine = L::affine_in_prediction;
+    if constexpr (requires { L::takes_affine; })
+      facts.takes_affine = layer.activation.function == layer::Activation::Function::linear;
     if constexpr (requires { layer.name; }) facts.name = layer.name;
     if constexpr (requires { layer.function_name(); })
       facts.default_name = layer.function_name();
