@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,34 @@ TEST_CASE("the area under the curve: all in order, none, and ties", "[metric]") 
   CHECK(area(reversed) == 0);
   CHECK(area(equal) == 0.5);
   CHECK(area(some) == 0.875);
+}
+
+TEST_CASE("the area under the curve of several classes: sure answers, shifted logits, and classes alone", "[metric]") {
+  const loss::SparseCategoricalCrossEntropy loss;
+  const Metrics areas{metric::RocAuc(), metric::RocAuc({.average = metric::weighted})};
+  const std::vector<std::int32_t> y{0, 0, 1, 2};
+  // So sure that in a probability the differences are lost: of class 0 only the log of the odds can tell them.
+  const Tensor<float> sure({4, 3}, {90, 0, 0, 80, 0, 0, 95, 0, 0, 0, 0, 70});
+  CHECK(scores(3, loss, areas, sure, y)["roc_auc"] == 0.5);
+  // A number that is added to all logits of a sample says nothing.
+  const Tensor<float> shifted({4, 3}, {2, 0, 1, -6, -8, -8, 64, 66, 65, 32, 32, 36});
+  CHECK(scores(3, loss, areas, shifted, y)["weighted_roc_auc"] == 1);
+  const std::vector<std::int32_t> same{1, 1, 1, 1}, two{1, 1, 2, 2};
+  const Tensor<float> some({4, 3}, {0, 3, 1, 0, 2, 1, 0, 1, 2, 0, 2, 2});
+  for (const char* name : {"roc_auc", "weighted_roc_auc"}) {
+    CHECK(std::isnan(scores(3, loss, areas, some, same)[name]));
+    CHECK(scores(3, loss, areas, some, two)[name] == 1);  // of classes 1 and 2, both without a mistake
+  }
+  metric::RocAuc broken;
+  broken.reset({2, 3, true});
+  for (const float value : {1.0F, std::numeric_limits<float>::infinity()}) {
+    const float outputs[] = {0, value, 0};
+    broken.add(metric::Outcome<float>{outputs, {}, value == 1 ? 0 : 1});
+  }
+  CHECK(std::isnan(broken.value()));
+  // Of outputs that say yes or no, one that is always wanted has no area.
+  const Tensor<float> answers({4, 2}, {1, 0, 1, 0, 1, 1, 1, 1}), chances({4, 2}, {0, 2, 0, 1, 0, 3, 0, 1});
+  CHECK(scores(2, loss::BinaryCrossEntropy(), areas, chances, answers)["roc_auc"] == 0.625);
 }
 
 TEST_CASE("the best k: more than there are classes, and ties", "[metric]") {
@@ -177,7 +206,7 @@ TEST_CASE("metrics and their options come back from files, plain names too", "[m
                 {metric::Accuracy(), metric::TopK({.k = 2}), metric::Precision(),
                  metric::Recall({.average = metric::micro, .threshold = 0.25}), metric::F1(), metric::ConfusionMatrix(),
                  metric::MeanAbsoluteError(), metric::RootMeanSquaredError(), metric::MeanAbsolutePercentageError(),
-                 metric::R2()});
+                 metric::R2(), metric::RocAuc({.average = metric::weighted})});
   const Scores wanted = model.evaluate(x, labels);
   model.save(path);
   Sequential loaded = Sequential::load(path);
@@ -187,6 +216,7 @@ TEST_CASE("metrics and their options come back from files, plain names too", "[m
   CHECK(loaded.metric<metric::Recall>().average == metric::micro);
   CHECK(loaded.metric<metric::Recall>().threshold == 0.25);
   CHECK(loaded.metric<metric::Precision>().average == metric::macro);
+  CHECK(loaded.metric<metric::RocAuc>().average == metric::weighted);
   CHECK(loaded.metric<metric::ConfusionMatrix>().classes() == 4);
   loaded.save(folder.path("again"));
   CHECK(io::read_file(folder.path("again")) == io::read_file(path));
@@ -213,7 +243,10 @@ TEST_CASE("metrics and their options come back from files, plain names too", "[m
   check_raises<UsageError>([&] { Sequential::load(with(R"(["own"])")); }, {"metric", "\"own\"", "restore"});
   check_raises<UsageError>([&] { Sequential::load(with(R"([{"kind":"top_k","options":{"k":0}}])")); }, {".k"});
   check_raises<FormatError>([&] { Sequential::load(with(R"([{"kind":"f1","options":{"average":"most"}}])")); },
-                            {"\"most\"", "macro or micro"});
+                            {"\"most\"", "macro, micro or weighted"});
+  check_raises<UsageError>([&] { Sequential::load(with(R"([{"kind":"roc_auc","options":{"average":"micro"}}])")); },
+                           {"RocAuc", ".average"});
+  CHECK(Sequential::load(with(R"(["roc_auc"])")).metric<metric::RocAuc>().average == metric::macro);
   check_raises<FormatError>([&] { Sequential::load(with(R"([{"options":{}}])")); }, {"kind"});
 }
 
@@ -229,11 +262,11 @@ TEST_CASE("metrics that do not suit a model, or each other, are refused before t
     check_raises<UsageError>([&] { model.evaluate(x, y); }, words);
     CHECK(parameter_bits(model) == before);
   };
-  check(loss::SparseCategoricalCrossEntropy(), {metric::RocAuc()}, labels, {"RocAuc", "one output", "3"});
   check(loss::BinaryCrossEntropy(), {metric::TopK()}, answers, {"TopK", "3 outputs that say yes or no"});
   check(loss::BinaryCrossEntropy(), {metric::ConfusionMatrix()}, answers, {"ConfusionMatrix", "3 outputs"});
 
   check_raises<UsageError>([] { metric::TopK({.k = 0}); }, {"TopK", ".k", "1 or more"});
+  check_raises<UsageError>([] { metric::RocAuc({.average = metric::micro}); }, {"RocAuc", ".average", "weighted"});
   for (const double threshold : {0.0, 1.0, std::nan("")}) {
     check_raises<UsageError>([&] { metric::Precision({.threshold = threshold}); }, {"Precision", ".threshold"});
     check_raises<UsageError>([&] { metric::Recall({.threshold = threshold}); }, {"Recall", ".threshold"});

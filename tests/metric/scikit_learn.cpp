@@ -45,13 +45,20 @@ void check_scores(std::size_t outputs, const Loss& loss, const ArrayView& x, con
 
 TEST_CASE("classes: precision, recall, F1 and the best k are scikit-learn's", "[metric]") {
   const ArrayView x(sk::logits, {sk::samples, sk::classes}), y(sk::labels, {sk::samples});
-  const std::vector<model::AnyMetric<float>> metrics{
-      metric::Precision(),    metric::Precision({.average = metric::micro}),
-      metric::Recall(),       metric::Recall({.average = metric::micro}),
-      metric::F1(),           metric::F1({.average = metric::micro}),
-      metric::TopK({.k = 1}), metric::TopK({.k = 2}),
-      metric::TopK(),         metric::TopK({.k = 4}),
-      metric::Accuracy()};
+  const std::vector<model::AnyMetric<float>> metrics{metric::Precision(),
+                                                     metric::Precision({.average = metric::micro}),
+                                                     metric::Recall(),
+                                                     metric::Recall({.average = metric::micro}),
+                                                     metric::F1(),
+                                                     metric::F1({.average = metric::micro}),
+                                                     metric::Precision({.average = metric::weighted}),
+                                                     metric::Recall({.average = metric::weighted}),
+                                                     metric::F1({.average = metric::weighted}),
+                                                     metric::TopK({.k = 1}),
+                                                     metric::TopK({.k = 2}),
+                                                     metric::TopK(),
+                                                     metric::TopK({.k = 4}),
+                                                     metric::Accuracy()};
   check_scores(sk::classes, loss::SparseCategoricalCrossEntropy(), x, y, metrics,
                {{"precision", sk::classes_precision_macro},
                 {"micro_precision", sk::classes_precision_micro},
@@ -59,6 +66,9 @@ TEST_CASE("classes: precision, recall, F1 and the best k are scikit-learn's", "[
                 {"micro_recall", sk::classes_recall_micro},
                 {"f1", sk::classes_f1_macro},
                 {"micro_f1", sk::classes_f1_micro},
+                {"weighted_precision", sk::classes_precision_weighted},
+                {"weighted_recall", sk::classes_recall_weighted},
+                {"weighted_f1", sk::classes_f1_weighted},
                 {"top_1", sk::top_1},
                 {"top_2", sk::top_2},
                 {"top_3", sk::top_3},
@@ -119,13 +129,18 @@ TEST_CASE("answers of yes and no: all outputs by themselves, as scikit-learn has
   const ArrayView x(sk::scores, {sk::asked, sk::questions}), y(sk::answers, {sk::asked, sk::questions});
   check_scores(sk::questions, loss::BinaryCrossEntropy(), x, y,
                {metric::Precision(), metric::Precision({.average = metric::micro}), metric::Recall(),
-                metric::Recall({.average = metric::micro}), metric::F1(), metric::F1({.average = metric::micro})},
+                metric::Recall({.average = metric::micro}), metric::F1(), metric::F1({.average = metric::micro}),
+                metric::Precision({.average = metric::weighted}), metric::Recall({.average = metric::weighted}),
+                metric::F1({.average = metric::weighted})},
                {{"precision", sk::answers_precision_macro},
                 {"micro_precision", sk::answers_precision_micro},
                 {"recall", sk::answers_recall_macro},
                 {"micro_recall", sk::answers_recall_micro},
                 {"f1", sk::answers_f1_macro},
-                {"micro_f1", sk::answers_f1_micro}});
+                {"micro_f1", sk::answers_f1_micro},
+                {"weighted_precision", sk::answers_precision_weighted},
+                {"weighted_recall", sk::answers_recall_weighted},
+                {"weighted_f1", sk::answers_f1_weighted}});
 }
 
 TEST_CASE("one output of yes and no: thresholds, and the area under the curve", "[metric]") {
@@ -167,6 +182,31 @@ TEST_CASE("one output of yes and no: thresholds, and the area under the curve", 
     REQUIRE(matrix.classes() == 2);
     for (std::size_t i = 0; i < 4; ++i) CHECK(matrix(i / 2, i % 2) == static_cast<std::size_t>(wanted[i]));
   }
+}
+
+TEST_CASE("several classes: the area under the curve of each against the others, averaged", "[metric]") {
+  const std::vector<model::AnyMetric<float>> areas{metric::RocAuc(), metric::RocAuc({.average = metric::weighted})};
+  const ArrayView x(sk::ranked_logits, {sk::ranked, sk::kinds}), y(sk::ranked_labels, {sk::ranked});
+  const loss::SparseCategoricalCrossEntropy from_logits;
+  check_scores(sk::kinds, from_logits, x, y, areas,
+               {{"roc_auc", sk::areas_macro}, {"weighted_roc_auc", sk::areas_weighted}});
+  check_scores(sk::kinds, loss::SparseCategoricalCrossEntropy({.from_logits = false}),
+               ArrayView(sk::ranked_coarse, {sk::ranked, sk::kinds}), y, areas,
+               {{"roc_auc", sk::areas_coarse_macro}, {"weighted_roc_auc", sk::areas_coarse_weighted}});
+
+  // A class that does not occur does not count.
+  std::vector<std::int32_t> never;
+  for (const int label : sk::ranked_labels) never.push_back(label == 1 ? 2 : label);
+  check_scores(sk::kinds, from_logits, x, never, areas,
+               {{"roc_auc", sk::areas_never_macro}, {"weighted_roc_auc", sk::areas_never_weighted}});
+}
+
+TEST_CASE("several outputs of yes and no: the mean of their areas", "[metric]") {
+  check_scores(sk::several_questions, loss::BinaryCrossEntropy(),
+               ArrayView(sk::several, {sk::ranked, sk::several_questions}),
+               ArrayView(sk::several_answers, {sk::ranked, sk::several_questions}),
+               {metric::RocAuc(), metric::RocAuc({.average = metric::weighted})},
+               {{"roc_auc", sk::areas_several_macro}, {"weighted_roc_auc", sk::areas_several_weighted}});
 }
 
 TEST_CASE("values: R2, the root of the squared error, and percents", "[metric]") {

@@ -62,7 +62,7 @@ def number(name, value):
 def averages(out, prefix, wanted, predicted, labels=None):
     functions = {"precision": sk.precision_score, "recall": sk.recall_score, "f1": sk.f1_score}
     for name, function in functions.items():
-        for average in ("macro", "micro"):
+        for average in ("macro", "micro", "weighted"):
             value = function(wanted, predicted, average=average, zero_division=0, labels=labels)
             out.append(number(f"{prefix}_{name}_{average}", value))
 
@@ -136,12 +136,45 @@ def values(random, out):
     out.append(number("mean_absolute_error", sk.mean_absolute_error(targets, predictions)))
 
 
+def areas(random, out):
+    """The area under the curve of each class against all others, and of several questions."""
+    samples, classes = 60, 4
+    logits = random.array(samples, classes, scale=3, grain=512)
+    labels = np.array([random.below(classes * (classes + 1) // 2) for _ in range(samples)])
+    labels = np.digitize(labels, np.cumsum(range(1, classes)))  # class k is k + 1 times as frequent as the first
+    logits[np.arange(samples), labels] += 1.5
+    assert set(labels) == set(range(classes))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    # In eighths and one in the sum: many ties, and every class 0 somewhere.
+    coarse = np.floor(chances * 8)
+    coarse[np.arange(samples), chances.argmax(1)] += 8 - coarse.sum(1)
+    coarse /= 8
+    never = np.where(labels == 1, 2, labels)  # class 1 does not occur
+    several = random.array(samples, 3, scale=2, grain=16)
+    wanted = (several + random.array(samples, 3, scale=2, grain=16) > np.array([0, 0.5, 1.5])).astype(int)
+    wanted[3] = 0
+    out.append(f"inline constexpr int ranked = {samples}, kinds = {classes}, several_questions = 3;\n")
+    out += [array("ranked_logits", logits), array("ranked_labels", labels, "int"), array("ranked_coarse", coarse)]
+    out += [array("several", several), array("several_answers", wanted)]
+    for average in ("macro", "weighted"):
+        every = {"multi_class": "ovr", "average": average}
+        out.append(number(f"areas_{average}", sk.roc_auc_score(labels, chances, **every)))
+        out.append(number(f"areas_coarse_{average}", sk.roc_auc_score(labels, coarse, **every)))
+        # scikit-learn gives no number here; this is the same average over the classes that occur.
+        present = sorted(set(never))
+        each = [sk.roc_auc_score(never == k, chances[:, k]) for k in present]
+        weights = None if average == "macro" else [(never == k).sum() for k in present]
+        out.append(number(f"areas_never_{average}", np.average(each, weights=weights)))
+        out.append(number(f"areas_several_{average}", sk.roc_auc_score(wanted, several, average=average)))
+
+
 def main():
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("scikit_learn.hpp")
     random, out = Random(), [HEAD]
     classes(random, out)
     answers(random, out)
     values(random, out)
+    areas(random, out)
     out.append("}  // namespace scikit_learn\n// clang-format on\n")
     path.write_text("\n".join(out))
 

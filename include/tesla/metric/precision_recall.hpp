@@ -1,16 +1,9 @@
 // Precision, recall and F1, of classes or of outputs that say yes or no.
 #pragma once
 
-#include <tesla/metric/metric.hpp>
+#include <tesla/metric/average.hpp>
 
 namespace tesla::inline TESLA_TARGET::metric {
-
-/// How numbers of several classes, or of several outputs that say yes or no, become one.
-enum class Average {
-  macro,  // the mean over the classes; those that neither occur nor are predicted are left out
-  micro,  // of all decisions counted together
-};
-using enum Average;
 
 struct AverageOptions {
   Average average = macro;
@@ -31,11 +24,7 @@ class Decisions : public AverageOptions {
       for (std::size_t i = 0; i < o.prediction.size(); ++i) add_answer(i, o.yes(i, threshold), o.wanted_yes(i));
   }
   [[gnu::cold]] void fields(auto&& field) {
-    std::string name = average == micro ? "micro" : "macro";
-    field("average", name);
-    if (name != "micro" && name != "macro")
-      raise<FormatError>("\"", name, "\" is no average that this version knows: macro or micro");
-    average = name == "micro" ? micro : macro;
+    average_field(field, average);
     field("threshold", threshold);
   }
 
@@ -44,7 +33,6 @@ class Decisions : public AverageOptions {
   Decisions(const AverageOptions& options, std::string_view who) : AverageOptions(options) {
     check_threshold(who, threshold);
   }
-  std::string key_of(std::string_view name) const { return text(average == micro ? "micro_" : "", name); }
 
   /// How many of the hits, false alarms and misses go into the denominator, where the hits are the numerator.
   [[gnu::cold, gnu::noinline]] double averaged(double false_alarms, double misses) const {
@@ -54,13 +42,14 @@ class Decisions : public AverageOptions {
       return all > 0 ? static_cast<double>(c.hits) / all : 0;
     };
     Counts sum;
-    double total = 0, classes = 0;
+    double total = 0, weights = 0;
     for (const Counts& c : counts_) {
       sum.hits += c.hits, sum.false_alarms += c.false_alarms, sum.misses += c.misses;
       if (c.hits + c.false_alarms + c.misses == 0) continue;
-      total += score(c), classes += 1;
+      const double weight = average == weighted ? static_cast<double>(c.hits + c.misses) : 1;
+      total += weight * score(c), weights += weight;
     }
-    return average == micro ? score(sum) : classes > 0 ? total / classes : 0;
+    return average == micro ? score(sum) : weights > 0 ? total / weights : 0;
   }
 
  private:
@@ -94,7 +83,7 @@ class Precision : public detail::Decisions {
   Precision() = default;
   explicit Precision(const AverageOptions& options) : Decisions(options, "Precision") {}
   void check() const { detail::check_threshold("Precision", threshold); }
-  std::string key() const { return key_of(name); }
+  std::string key() const { return detail::key_of(average, name); }
   double value() const { return averaged(1, 0); }
 };
 
@@ -105,7 +94,7 @@ class Recall : public detail::Decisions {
   Recall() = default;
   explicit Recall(const AverageOptions& options) : Decisions(options, "Recall") {}
   void check() const { detail::check_threshold("Recall", threshold); }
-  std::string key() const { return key_of(name); }
+  std::string key() const { return detail::key_of(average, name); }
   double value() const { return averaged(0, 1); }
 };
 
@@ -116,7 +105,7 @@ class F1 : public detail::Decisions {
   F1() = default;
   explicit F1(const AverageOptions& options) : Decisions(options, "F1") {}
   void check() const { detail::check_threshold("F1", threshold); }
-  std::string key() const { return key_of(name); }
+  std::string key() const { return detail::key_of(average, name); }
   double value() const { return averaged(0.5, 0.5); }
 };
 
