@@ -1,4 +1,5 @@
 // Trains a small network on MNIST, or on digits that the library draws itself: examples/mnist/run --help
+#include "../command_line.hpp"
 #include "models.hpp"
 #include "options.hpp"
 #include "report.hpp"
@@ -7,7 +8,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <new>
 #include <vector>
 
 #include <unistd.h>
@@ -129,20 +129,5 @@ void run(const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    const Options options = parse(count, arguments);
-    if (options.help)
-      std::fputs(usage, stdout);
-    else
-      run(options);
-    return 0;
-  } catch (const BadOption& problem) {
-    std::fprintf(stderr, "mnist: %s; --help lists all options\n", problem.what());
-    return 2;
-  } catch (const tesla::Error& error) {
-    std::fprintf(stderr, "mnist: %s\n", error.what());
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "mnist: there is not enough memory; try a smaller --batch\n");
-  }
-  return 1;
+  return run_program({"mnist", usage, "a smaller --batch"}, count, arguments, parse, run);
 }

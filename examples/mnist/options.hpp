@@ -1,18 +1,17 @@
 // The command line of the MNIST example.
 #pragma once
 
+#include "../command_line.hpp"
+
 #include <tesla/tensor/shape.hpp>
 
 #include <array>
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 
 struct Options {
   std::string data, save, load;
@@ -72,23 +71,7 @@ inline constexpr const char* usage =
 Ctrl-C ends the training after the current step and goes on to the test.
 )";
 
-/// What is wrong with the command line.
-struct BadOption : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 namespace detail {
-
-/// The whole of a value as a number between two others.
-template <class Number>
-Number number(const std::string& option, std::string_view value, Number least, Number most, const char* wanted) {
-  Number result{};
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
-  const bool whole = error == std::errc() && end == value.data() + value.size();
-  if (!whole || !(result >= least && result <= most))  // nor NaN, which is not between any two
-    throw BadOption(option + " takes " + wanted + ", not \"" + std::string(value) + "\"");
-  return result;
-}
 
 /// "7,4,7,4" as a shape.
 inline tesla::Shape sizes(const std::string& option, std::string_view value) {
@@ -97,8 +80,8 @@ inline tesla::Shape sizes(const std::string& option, std::string_view value) {
   for (std::size_t begin = 0; begin <= value.size(); ++count) {
     const std::size_t end = std::min(value.find(',', begin), value.size());
     if (count == all.size()) throw BadOption(option + " takes at most 8 numbers, not \"" + std::string(value) + "\"");
-    all[count] = number<std::size_t>(option, value.substr(begin, end - begin), 1, 4096,
-                                     "whole numbers from 1 to 4096 with commas between them");
+    all[count] = read_number<std::size_t>(option, value.substr(begin, end - begin), 1, 4096,
+                                          "whole numbers from 1 to 4096 with commas between them");
     begin = end + 1;
   }
   return tesla::Shape(std::span<const std::size_t>(all.data(), count));
@@ -154,7 +137,7 @@ inline Options parse(int count, char** arguments) {
       if (o.model != "dense" && o.model != "tt" && o.model != "sparse" && !o.convolutional())
         throw BadOption("--model takes dense, tt, sparse, cnn or tt-cnn, not \"" + o.model + "\"");
     } else if (known == "--density") {
-      o.density = detail::number(known, take(), 1e-4, 1.0, "a number from 0.0001 to 1");
+      o.density = read_number(known, take(), 1e-4, 1.0, "a number from 0.0001 to 1");
     } else if (known == "--block") {
       o.block = detail::sizes(known, take());
     } else if (known == "--method") {
@@ -162,27 +145,27 @@ inline Options parse(int count, char** arguments) {
       if (o.method != "rigl" && o.method != "set" && o.method != "prune" && o.method != "fixed")
         throw BadOption("--method takes rigl, set, prune or fixed, not \"" + o.method + "\"");
     } else if (known == "--every") {
-      o.every = detail::number<std::size_t>(known, take(), 1, 1'000'000, "a whole number from 1 to 1000000");
+      o.every = read_number<std::size_t>(known, take(), 1, 1'000'000);
     } else if (known == "--in" || known == "--out" || known == "--ranks") {
       (known == "--in" ? o.in : known == "--out" ? o.out : o.ranks) = detail::sizes(known, take());
     } else if (known == "--budget") {
-      o.budget = detail::number<std::size_t>(known, take(), 0, 1'000'000'000, "a whole number from 0 to 1000000000");
+      o.budget = read_number<std::size_t>(known, take(), 0, 1'000'000'000);
     } else if (known == "--dropout") {
-      o.dropout = detail::number(known, take(), 0.0, 0.99, "a number from 0 to 0.99");
+      o.dropout = read_number(known, take(), 0.0, 0.99, "a number from 0 to 0.99");
     } else if (known == "--epochs") {
-      o.epochs = detail::number<std::size_t>(known, take(), 0, 1'000'000, "a whole number from 0 to 1000000");
+      o.epochs = read_number<std::size_t>(known, take(), 0, 1'000'000);
     } else if (known == "--batch") {
-      o.batch = detail::number<std::size_t>(known, take(), 1, 1'000'000, "a whole number from 1 to 1000000");
+      o.batch = read_number<std::size_t>(known, take(), 1, 1'000'000);
     } else if (known == "--threads") {
-      o.threads = detail::number(known, take(), 0, 1024, "a whole number from 0 to 1024");
+      o.threads = read_number(known, take(), 0, 1024);
     } else if (known == "--seed") {
-      o.seed = detail::number<std::uint64_t>(known, take(), 0, std::numeric_limits<std::uint64_t>::max(),
-                                             "a whole number from 0 to 2^64 - 1");
+      o.seed = read_number<std::uint64_t>(known, take(), 0, std::numeric_limits<std::uint64_t>::max(),
+                                          "a whole number from 0 to 2^64 - 1");
     } else if (known == "--rate") {
-      o.rate = detail::number(known, take(), 1e-30, 1e6, "a number above 0 and up to 1000000");
+      o.rate = read_number(known, take(), 1e-30, 1e6, "a number above 0 and up to 1000000");
       o.new_optimizer = true;
     } else if (known == "--decay") {
-      o.decay = detail::number(known, take(), 0.0, 1e6, "a number from 0 to 1000000");
+      o.decay = read_number(known, take(), 0.0, 1e6, "a number from 0 to 1000000");
       o.new_optimizer = true;
     } else if (known == "--optimizer") {
       o.optimizer = take();

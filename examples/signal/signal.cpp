@@ -2,17 +2,15 @@
 // the kurtosis.
 //
 //   examples/signal/run [--machines N] [--epochs N] [--threads N] [--seed N]
+#include "../command_line.hpp"
 #include "machine.hpp"
 
 #include <tesla/tesla.hpp>
 
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace {
@@ -37,18 +35,6 @@ machines it has not seen.
 Ctrl-C ends the training after the current step and goes on to the test.
 )";
 
-/// What is wrong with the command line.
-struct BadOption : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-template <class Number>
-void read_number(const std::string& option, std::string_view value, Number least, Number most, Number& result) {
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
-  if (error != std::errc() || end != value.data() + value.size() || result < least || result > most)
-    throw BadOption(tesla::text(option, " takes a whole number from ", least, " to ", most, ", not \"", value, "\""));
-}
-
 Options parse(int count, char** arguments) {
   Options o;
   for (int i = 1; i < count; i += 2) {
@@ -61,10 +47,10 @@ Options parse(int count, char** arguments) {
     if (!known) throw BadOption("there is no option \"" + name + "\"");
     if (i + 1 == count) throw BadOption(name + " needs a value");
     const char* const value = arguments[i + 1];
-    if (name == "--machines") read_number<std::size_t>(name, value, 4, 10'000, o.machines);
-    if (name == "--epochs") read_number<std::size_t>(name, value, 1, 10'000, o.epochs);
-    if (name == "--threads") read_number(name, value, 0, 1024, o.threads);
-    if (name == "--seed") read_number<std::uint64_t>(name, value, 0, ~std::uint64_t{0}, o.seed);
+    if (name == "--machines") o.machines = read_number<std::size_t>(name, value, 4, 10'000);
+    if (name == "--epochs") o.epochs = read_number<std::size_t>(name, value, 1, 10'000);
+    if (name == "--threads") o.threads = read_number(name, value, 0, 1024);
+    if (name == "--seed") o.seed = read_number<std::uint64_t>(name, value, 0, ~std::uint64_t{0});
   }
   return o;
 }
@@ -181,18 +167,5 @@ void run(const Options& options) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    const Options options = parse(count, arguments);
-    if (options.help)
-      std::fputs(usage, stdout);
-    else
-      run(options);
-    return 0;
-  } catch (const BadOption& problem) {
-    std::fprintf(stderr, "signal: %s; --help lists all options\n", problem.what());
-    return 2;
-  } catch (const tesla::Error& error) {
-    std::fprintf(stderr, "signal: %s\n", error.what());
-    return 1;
-  }
+  return run_program({"signal", usage, "fewer --machines"}, count, arguments, parse, run);
 }
