@@ -45,6 +45,9 @@ CASES += [f"tt:{layer}:{way}" for layer in TENSOR_TRAINS for way in PASSES]
 CASES += [f"dense:{layer}:{way}" for layer in ("1024:1024:128", "784:1024:128", "4096:4096:128") for way in PASSES]
 # Weights of which so many in a hundred live.
 CASES += [f"sparse:1024:1024:{live}:128:forward" for live in (50, 20, 10, 5, 2)]
+# Recurrent layers: steps, inputs, units, batch; as layer_recurrent measures them. An embedding: tokens, units, length.
+CASES += [f"{cell}:64:64:128:64:{way}" for cell in ("lstm", "gru") for way in PASSES]
+CASES += ["embedding:100000:64:32:64:adam"]
 CHART = [
     "step:784-300-100-10:1:adam",
     "step:784-300-100-10:64:adam",
@@ -63,6 +66,8 @@ SECTIONS = {
     "Products": ("product",),
     "Tensor-trains": ("tt", "dense"),
     "Sparse weights": ("sparse",),
+    "Recurrent layers": ("lstm", "gru"),
+    "Embeddings": ("embedding",),
 }
 BUILT_PEERS = {name: f"{name.lower()}_worker" for name in ("Eigen", "OpenBLAS", "dlib", "mlpack")}
 

@@ -183,7 +183,8 @@ def repeated(function, arguments):
         for _ in range(steps):
             result = step(result, *arguments[turn])
             turn = (turn + 1) % len(arguments)
-        checks.append(float(jax.tree.leaves(jax.block_until_ready(result))[0][0, 0]))
+        first = jax.tree.leaves(jax.block_until_ready(result))[0]
+        checks.append(float(first[(0,) * first.ndim]))
         return steps
 
     return run
@@ -233,9 +234,55 @@ def layer(case, way):
     return repeated(both, [(x, dy, cores)]) if case.backward else repeated(forward, [(x, cores)])
 
 
+def recurrent(case, hoisted, unroll):
+    """The outputs of all steps or, with the backward pass, these, dx and the gradients of weights and biases.
+
+    Hoisted: the inputs' share of the gates is one product for all steps; unroll: steps that the loop does at once.
+    """
+    x, dy, (w, u, b, q) = jax.tree.map(jnp.asarray, protocol.recurrent_data(case))
+    weights = (w.T.copy(), u.T.copy(), b, q)
+    sigmoid = jax.nn.sigmoid
+
+    def forward(x, weights):
+        w, u, b, q = weights
+
+        def step(state, x):
+            h, c = state
+            gates, more = x if hoisted else x @ w + b, h @ u + q
+            if case.kind == "lstm":
+                i, f, g, o = jnp.split(gates + more, 4, 1)
+                c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+                h = sigmoid(o) * jnp.tanh(c)
+            else:
+                (r, z, n), (hr, hz, hn) = jnp.split(gates, 3, 1), jnp.split(more, 3, 1)
+                z = sigmoid(z + hz)
+                n = jnp.tanh(n + sigmoid(r + hr) * hn)
+                h = n + z * (h - n)
+            return (h, c), h
+
+        steps = jnp.swapaxes(x, 0, 1)
+        start = jnp.zeros((case.batch, case.units), jnp.float32)
+        ys = jax.lax.scan(step, (start, start), steps @ w + b if hoisted else steps, unroll=unroll)[1]
+        return jnp.swapaxes(ys, 0, 1)
+
+    def both(x, dy, weights):
+        y, back = jax.vjp(forward, x, weights)
+        return y, *back(dy)
+
+    return repeated(both, [(x, dy, weights)]) if case.backward else repeated(forward, [(x, weights)])
+
+
 def setup(case):
     if case.kind == "product":
         return [("jit", lambda: product(case))]
+    if case.kind in ("lstm", "gru"):
+        return [
+            (
+                ("inputs before the loop" if hoisted else "inputs in the loop") + f", {unroll} steps at once",
+                lambda hoisted=hoisted, unroll=unroll: recurrent(case, hoisted, unroll),
+            )
+            for hoisted, unroll in itertools.product((True, False), (1, 8))
+        ]
     if case.kind == "predict":
         return [("jit", lambda: prediction(case))]
     if case.kind == "step":

@@ -21,6 +21,12 @@ class Case:
         elif self.kind == "sparse":
             self.sizes = [int(size) for size in rest[:2]]
             self.live, self.batch, self.backward = int(rest[2]), int(rest[3]), rest[-1] == "both"
+        elif self.kind in ("lstm", "gru"):
+            self.steps, self.inputs, self.units, self.batch = (int(number) for number in rest[:4])
+            self.backward = rest[-1] == "both"
+        elif self.kind == "embedding":
+            self.tokens, self.units, length, self.batch = (int(number) for number in rest[:4])
+            self.sizes, self.optimizer = [length, 10], rest[-1]
         elif self.kind == "cnn":
             self.sizes, self.norm, self.batch, self.optimizer = [28 * 28, 10], rest[0] == "norm", int(rest[1]), "sgd"
         elif self.kind in ("tt", "dense"):
@@ -40,7 +46,11 @@ def data(case):
     """About 1024 random samples with random labels, as (batches, batch, features) and (batches, batch)."""
     random = np.random.default_rng(1)
     batches = max(1, 1024 // case.batch)
-    inputs = random.uniform(-0.5, 0.5, (batches, case.batch, case.sizes[0])).astype(np.float32)
+    shape = (batches, case.batch, case.sizes[0])
+    if case.kind == "embedding":
+        inputs = random.integers(0, case.tokens, shape)
+    else:
+        inputs = random.uniform(-0.5, 0.5, shape).astype(np.float32)
     return inputs, random.integers(0, case.sizes[-1], (batches, case.batch))
 
 
@@ -90,6 +100,22 @@ def layer_data(case):
     deviation = (case.sizes[0] * math.prod(case.ranks)) ** (-0.5 / len(case.inputs))
     bound = 3**0.5 * deviation
     shapes = zip(case.ranks, case.outputs, case.inputs, case.ranks[1:])
+    return x, dy, [random.uniform(-bound, bound, shape).astype(np.float32) for shape in shapes]
+
+
+def recurrent_data(case):
+    """x and dy as {batch, steps, features}; weights of gates x inputs and of gates x units, and a bias of either.
+
+    The gates come in PyTorch's order.
+    """
+    random = np.random.default_rng(6)
+    gates = {"lstm": 4, "gru": 3}[case.kind] * case.units
+    bound = case.units**-0.5
+    x, dy = (
+        random.uniform(-0.5, 0.5, (case.batch, case.steps, size)).astype(np.float32)
+        for size in (case.inputs, case.units)
+    )
+    shapes = ((gates, case.inputs), (gates, case.units), (gates,), (gates,))
     return x, dy, [random.uniform(-bound, bound, shape).astype(np.float32) for shape in shapes]
 
 

@@ -1,6 +1,6 @@
 // TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling,
-// gathering of batches and accuracy; predictions through predict_into; products through the backend; the passes of one
-// layer through predict_into and through the network that a model holds.
+// gathering of batches and accuracy, those of embeddings through train_step; predictions through predict_into; products
+// through the backend; the passes of one layer through predict_into and through the network that a model holds.
 #include <tesla/tesla.hpp>
 
 #include "worker.hpp"
@@ -12,6 +12,11 @@ class Network {
   explicit Network(const peers::Case& c)
       : data_(c), batch_(static_cast<std::size_t>(c.batch)), features_(static_cast<std::size_t>(c.sizes.front())) {
     if (c.kind == "cnn") add_convolutions(c.norm);
+    if (c.kind == "embedding") {
+      model_.add_layer(
+          tesla::Embedding({.tokens = static_cast<std::size_t>(c.tokens), .units = static_cast<std::size_t>(c.units)}));
+      model_.add_layer(tesla::GlobalAveragePool());
+    }
     for (std::size_t i = 1; i < c.sizes.size() && c.kind != "cnn"; ++i) {
       const bool last = i + 1 == c.sizes.size();
       if (c.live < 100) {
@@ -42,6 +47,17 @@ class Network {
     const int epochs = steps / data_.batches, rest = steps % data_.batches;
     if (epochs > 0) fit(static_cast<std::size_t>(data_.batches) * batch_, static_cast<std::size_t>(epochs));
     if (rest > 0) fit(static_cast<std::size_t>(rest) * batch_, 1);
+    return loss_;
+  }
+
+  /// Without the check of all weights at the end of an epoch, which epochs as short as these would make a large part
+  /// of.
+  double single_steps(int steps) {
+    for (int i = 0; i < steps; ++i, turn_ = (turn_ + 1) % static_cast<std::size_t>(data_.batches)) {
+      const tesla::ArrayView x(&data_.inputs[turn_ * batch_ * features_], {batch_, features_}),
+          y(&data_.labels[turn_ * batch_], {batch_});
+      loss_ = model_.train_step(x, y);
+    }
     return loss_;
   }
 
@@ -77,7 +93,7 @@ class Network {
   }
 
   peers::Data data_;
-  std::size_t batch_, features_;
+  std::size_t batch_, features_, turn_ = 0;
   tesla::Sequential model_;
   std::vector<tesla::callback::AnyCallback<tesla::Sequential>> callbacks_;
   double loss_ = 0;
@@ -99,19 +115,26 @@ struct Source {
                 tesla::Panels<T>) const {}
 };
 
-/// One layer without bias, from rows of x to rows of y, or from rows of x and of dy to rows of dx and to gradients.
+/// One layer, without bias but for recurrent ones, from rows of x to rows of y, or from rows of x and of dy to rows of
+/// dx and to gradients.
 class OneLayer {
  public:
   explicit OneLayer(const peers::Case& c)
       : batch_(static_cast<std::size_t>(c.batch)),
         features_(static_cast<std::size_t>(c.sizes[0])),
         units_(static_cast<std::size_t>(c.sizes[1])),
+        steps_(static_cast<std::size_t>(c.steps)),
         x_(peers::uniform(batch_ * features_, -0.5f, 0.5f, 6)),
         dy_(peers::uniform(batch_ * units_, -0.5f, 0.5f, 7)),
         y_(dy_.size()),
         dx_(x_.size()) {
     if (c.backward) model_.add_layer(Source());
-    if (c.kind == "tt")
+    const std::size_t units = units_ / steps_;  // of each step
+    if (c.kind == "lstm")
+      model_.add_layer(tesla::LSTM({.units = units, .return_sequences = true, .name = "layer"}));
+    else if (c.kind == "gru")
+      model_.add_layer(tesla::GRU({.units = units, .return_sequences = true, .name = "layer"}));
+    else if (c.kind == "tt")
       model_.add_layer(tesla::TensorTrain({.in = shape(c.in),
                                            .out = shape(c.out),
                                            .rank = static_cast<std::size_t>(c.rank),
@@ -119,7 +142,7 @@ class OneLayer {
                                            .name = "layer"}));
     else
       model_.add_layer(tesla::Dense({.units = units_, .use_bias = false, .name = "layer"}));
-    model_.build({features_});
+    model_.build(c.recurrent() ? tesla::Shape{steps_, features_ / steps_} : tesla::Shape{features_});
   }
 
   double forward(int steps) {
@@ -151,7 +174,7 @@ class OneLayer {
     return tesla::Shape(std::span<const std::size_t>(extents));
   }
 
-  std::size_t batch_, features_, units_;
+  std::size_t batch_, features_, units_, steps_;
   std::vector<float> x_, dy_, y_, dx_;
   tesla::Sequential model_;
 };
@@ -208,12 +231,13 @@ peers::Run sparse_product(const peers::Case& c) {
 peers::Run setup(const peers::Case& c) {
   if (c.kind == "sparse") return sparse_product(c);
   if (c.kind == "product") return product(c);
-  if (c.kind == "tt" || c.kind == "dense") {
+  if (c.kind == "tt" || c.kind == "dense" || c.recurrent()) {
     auto layer = std::make_shared<OneLayer>(c);
     return [layer, both = c.backward](int steps) { return both ? layer->both(steps) : layer->forward(steps); };
   }
-  if (c.kind != "step" && c.kind != "predict" && c.kind != "cnn") return {};
+  if (c.kind != "step" && c.kind != "predict" && c.kind != "cnn" && c.kind != "embedding") return {};
   auto network = std::make_shared<Network>(c);
+  if (c.kind == "embedding") return [network](int steps) { return network->single_steps(steps); };
   if (c.kind != "predict") return [network](int steps) { return network->step(steps); };
   return [network](int steps) { return network->predict(steps); };
 }

@@ -214,6 +214,83 @@ def layer(case, way, compiled):
     return in_turn(lambda: torch.autograd.grad(forward(x, cores), wanted, dy)[0], [()])
 
 
+class Unrolled(torch.nn.Module):
+    """The same recurrent layer step by step, for the compiler, which does not look into PyTorch's own.
+
+    The inputs' share of the gates is one product for all steps.
+    """
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.lstm = isinstance(rnn, torch.nn.LSTM)
+        self.weights = torch.nn.ParameterList(rnn.all_weights[0])
+
+    def forward(self, x):
+        input_weight, weight, input_bias, bias = self.weights
+        steps = F.linear(x, input_weight, input_bias).unbind(1)
+        h = c = x.new_zeros(len(x), weight.shape[1])
+        outputs = []
+        for gates in steps:
+            recurrent = F.linear(h, weight, bias)
+            if self.lstm:
+                i, f, g, o = (gates + recurrent).chunk(4, 1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            else:
+                (r, z, n), (hr, hz, hn) = gates.chunk(3, 1), recurrent.chunk(3, 1)
+                z = (z + hz).sigmoid()
+                n = (n + (r + hr).sigmoid() * hn).tanh()
+                h = n + z * (h - n)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def recurrent(case, compiled):
+    """Forward, or forward and backward to the gradients of x and all weights and biases."""
+    x, dy, weights = protocol.recurrent_data(case)
+    x, dy = torch.from_numpy(x), torch.from_numpy(dy)
+    net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[case.kind](case.inputs, case.units, batch_first=True)
+    with torch.no_grad():
+        for parameter, weight in zip(net.all_weights[0], weights):
+            parameter.copy_(torch.from_numpy(weight))
+    if compiled:
+        unrolled = Unrolled(net)
+        parameters = list(unrolled.parameters())
+        forward = compile_alone(lambda x: unrolled(x))
+    else:
+        parameters = list(net.parameters())
+        forward = lambda x: net(x)[0]
+    if not case.backward:
+        return under(torch.inference_mode, in_turn(forward, [(x,)]))
+    wanted = [x.requires_grad_(), *parameters]
+    return in_turn(lambda: torch.autograd.grad(forward(x), wanted, dy)[0], [()])
+
+
+def lookup(case, bag):
+    """A step with sparse gradients of the table, which only SparseAdam takes; the dense layer has the usual Adam."""
+    if bag:
+        table = torch.nn.EmbeddingBag(case.tokens, case.units, mode="mean", sparse=True)
+    else:
+        table = torch.nn.Embedding(case.tokens, case.units, sparse=True)
+    dense = torch.nn.Linear(case.units, case.sizes[-1])
+    optimizers = [
+        torch.optim.SparseAdam(table.parameters(), lr=protocol.ADAM_RATE),
+        torch.optim.Adam(dense.parameters(), lr=protocol.ADAM_RATE, fused=True),
+    ]
+
+    def step(x, labels):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        looked_up = table(x)
+        loss = F.cross_entropy(dense(looked_up if bag else looked_up.mean(1)), labels)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    return in_turn(step, batches(case))
+
+
 def csr(case):
     """The product with a matrix in compressed rows; x comes as it is wanted there, with the samples as columns."""
     x, _, (weight,) = protocol.layer_data(case)
@@ -227,6 +304,10 @@ def setup(case):
         return [("csr", lambda: csr(case))]
     if case.kind == "product":
         return [("eager", lambda: product(case))]
+    if case.kind in ("lstm", "gru"):
+        return [("eager", lambda: recurrent(case, False)), ("unrolled, compiled", lambda: recurrent(case, True))]
+    if case.kind == "embedding":
+        return [("embedding", lambda: lookup(case, False)), ("bag", lambda: lookup(case, True))]
     if case.kind == "predict":
         return [(way, lambda way=way: prediction(case, way)) for way in ("eager", "frozen", "compiled")]
     if case.kind == "cnn":

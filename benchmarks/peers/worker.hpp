@@ -18,6 +18,12 @@
 //   tt:4x8x8x4:4x8x8x4:8:128:both      that, and from a given dy the gradients of x and of all cores
 //   dense:1024:1024:128:both     the same for a dense W, of inputs and outputs
 //   sparse:1024:1024:10:128:forward   y = W x where 10 of 100 weights live
+//   lstm:64:64:128:64:forward    an LSTM over 64 steps of 64 inputs, with 128 units, batch 64: the outputs of all steps
+//   lstm:64:64:128:64:both       that, and from a given dy the gradients of x and of all weights and biases
+//   gru:64:64:128:64:both        the same for a GRU
+//   embedding:100000:64:32:64:adam   one training step: 32 of 100000 tokens a sample, batch 64, vectors of 64 numbers,
+//                                their mean, dense 10; Adam that moves only the vectors that the batch has looked up
+// Rows of x, y and dy are samples: of sequences one step after another.
 // W[(o_1..o_d),(i_1..i_d)] = G_1[o_1,i_1] ... G_d[o_d,i_d] with cores {rank before, out_k, in_k, rank after}, no bias.
 #pragma once
 
@@ -44,8 +50,11 @@ struct Case {
   std::vector<int> sizes;               // of the layers; of a product: M, K, N
   std::vector<int> in, out;             // modes of a tensor-train
   int batch = 1, rank = 0, live = 100;  // the last: of 100 weights
+  int steps = 1;                        // of a sequence
+  int tokens = 0, units = 0;            // of an embedding
   bool adam = false, backward = false, norm = false;
 
+  bool recurrent() const { return kind == "lstm" || kind == "gru"; }
   /// Whether this is about a network of dense layers.
   bool network() const { return (kind == "step" || kind == "predict") && live == 100; }
 };
@@ -74,6 +83,12 @@ inline Case parse(const std::string& name) {
   } else if (c.kind == "sparse") {
     for (int i = 1; i <= 2; ++i) c.sizes.push_back(std::stoi(parts.at(i)));
     c.live = std::stoi(parts.at(3)), c.batch = std::stoi(parts.at(4));
+  } else if (c.recurrent()) {
+    c.steps = std::stoi(parts.at(1)), c.batch = std::stoi(parts.at(4)), c.backward = parts.back() == "both";
+    for (int i = 2; i <= 3; ++i) c.sizes.push_back(c.steps * std::stoi(parts.at(i)));
+  } else if (c.kind == "embedding") {
+    c.tokens = std::stoi(parts.at(1)), c.units = std::stoi(parts.at(2)), c.sizes = {std::stoi(parts.at(3)), 10};
+    c.batch = std::stoi(parts.at(4)), c.adam = parts.at(5) == "adam";
   } else if (c.kind == "cnn") {
     c.sizes = {28 * 28, 10}, c.norm = parts.at(1) == "norm", c.batch = std::stoi(parts.at(2));
   } else if (c.kind == "tt" || c.kind == "dense") {
@@ -112,6 +127,8 @@ struct Data {
   explicit Data(const Case& c) : batches(c.batch < 1024 ? 1024 / c.batch : 1) {
     const std::size_t samples = static_cast<std::size_t>(batches) * c.batch;
     inputs = uniform(samples * c.sizes.front(), -0.5f, 0.5f, 1);
+    for (float& value : inputs)
+      if (c.tokens > 0) value = std::min(std::floor((value + 0.5f) * c.tokens), c.tokens - 1.0f);
     for (float value : uniform(samples, 0, 1, 2))
       labels.push_back(static_cast<int>(value * c.sizes.back()) % c.sizes.back());
   }
