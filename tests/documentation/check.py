@@ -4,6 +4,9 @@
     ```cpp no-run      compiled only
     ```cpp fragment    skipped
 
+Blocks are compiled together, each in a namespace of its own, because most of the time goes into what they share; if
+that fails, each by itself, to say which one is wrong.
+
 A block that begins with `// file: name` is written to that name as it stands, for later blocks to include; it is
 compiled if it is a source file, and run if it has an `int main`. Blocks in other languages are skipped.
 """
@@ -45,66 +48,106 @@ def blocks(text):
         raise BadDocument(f"line {first - 1}: this block is never closed")
 
 
+def numbered(first, lines, document, wanted):
+    """The lines that are includes, or those that are not, so that error messages name the document's own lines."""
+    result, expected = [], None
+    for number, line in enumerate(lines, first):
+        if wanted is None or bool(INCLUDE.match(line)) == wanted:
+            if number != expected:
+                result.append(f'#line {number} "{document}"')
+            result.append(line)
+            expected = number + 1
+    return result
+
+
 def program(first, lines, document):
-    """What is compiled for a block: error messages name the document's own lines."""
-
-    def numbered(wanted):
-        result, expected = [], None
-        for number, line in enumerate(lines, first):
-            if bool(INCLUDE.match(line)) == wanted or wanted is None:
-                if number != expected:
-                    result.append(f'#line {number} "{document}"')
-                result.append(line)
-                expected = number + 1
-        return result
-
+    """What is compiled for a block by itself."""
     if MAIN.search("\n".join(lines)):
-        return numbered(None)
-    return ["#include <tesla/tesla.hpp>", *numbered(True), "int main() {", *numbered(False), "}"]
+        return numbered(first, lines, document, None)
+    return ["#include <tesla/tesla.hpp>", *numbered(first, lines, document, True), "int main() {",
+            *numbered(first, lines, document, False), "}"]
+
+
+def together(parts, document):
+    """One program of several blocks: its argument says which of them is run."""
+    includes, bodies, cases = ["#include <tesla/tesla.hpp>"], [], []
+    for first, lines in parts:
+        includes += numbered(first, lines, document, True)
+        body = numbered(first, lines, document, False)
+        if MAIN.search("\n".join(lines)):
+            body = [MAIN.sub(r"\1 run(", line) for line in body]
+        else:
+            body = ["inline int run() {", *body, "return 0; }"]
+        bodies += [f"namespace block_{first} {{", *body, "}"]
+        cases.append(f"case {first}: return block_{first}::run();")
+    return [*includes, "#include <cstdlib>", *bodies, "int main(int, char** line) {",
+            "switch (std::atoi(line[1])) {", *cases, "}", "return 1; }"]
+
+
+def read(text):
+    """Returns the blocks of C++ as (line, lines, name of a file or None, whether it has a main, whether it is run)."""
+    found = []
+    for first, info, lines in blocks(text):
+        if not info or info[0] != "cpp" or info[1:] == ["fragment"]:
+            continue
+        if info[1:] not in ([], ["no-run"]):
+            raise BadDocument(f"line {first - 1}: after ```cpp only \"no-run\" and \"fragment\" are known, "
+                              f"not \"{' '.join(info[1:])}\"")
+        named = FILE.match(lines[0]) if lines else None
+        if named and (os.path.isabs(named[1]) or ".." in named[1].split("/")):
+            raise BadDocument(f"line {first}: a file outside the folder: {named[1]}")
+        has_main = not named or bool(MAIN.search("\n".join(lines)))
+        found.append((first, lines, named and named[1], has_main, has_main and not info[1:]))
+    return found
 
 
 def check(document, compiler, flags):
     """Returns (number of blocks compiled, messages)."""
     compiled, messages = 0, []
     with open(document, encoding="utf-8") as file:
-        text = file.read()
+        found = read(file.read())
+    path = os.path.abspath(document)
     with tempfile.TemporaryDirectory() as folder:
 
-        def succeeds(what, first, command):
+        def write(name, source):
+            name = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            with open(name, "w", encoding="utf-8") as file:
+                file.write("\n".join(source) + "\n")
+
+        def output_of(command):
             done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, errors="replace", check=False)
-            if done.returncode != 0:
-                messages.append(f"{document}:{first}: {what} (status {done.returncode})\n{done.stdout}")
-            return done.returncode == 0
+            return done.returncode, done.stdout
 
-        for first, info, lines in blocks(text):
-            if not info or info[0] != "cpp" or info[1:] == ["fragment"]:
-                continue
-            if info[1:] not in ([], ["no-run"]):
-                raise BadDocument(f"line {first - 1}: after ```cpp only \"no-run\" and \"fragment\" are known, "
-                                  f"not \"{' '.join(info[1:])}\"")
-            runs, name = not info[1:], f"line_{first}.cpp"
-            named = FILE.match(lines[0]) if lines else None
-            if named:
-                name = named[1]
-                if os.path.isabs(name) or ".." in name.split("/"):
-                    raise BadDocument(f"line {first}: a file outside the folder: {name}")
-                source, has_main = lines, bool(MAIN.search("\n".join(lines)))
-                runs = runs and has_main
-            else:
-                source, has_main = program(first, lines, os.path.abspath(document)), True
-            path = os.path.join(folder, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write("\n".join(source) + "\n")
-            if not name.endswith(SOURCES):
-                continue
+        def succeeds(what, first, command):
+            status, output = output_of(command)
+            if status != 0:
+                messages.append(f"{document}:{first}: {what} (status {status})\n{output}")
+            return status == 0
 
+        for _, lines, name, _, _ in found:
+            if name:
+                write(name, lines)
+        parts = [(first, lines) for first, lines, name, _, _ in found if not name]
+        binary, all_in_one = os.path.join(folder, "all_blocks"), False
+        if len(parts) > 1:
+            write("all_blocks.cpp", together(parts, path))
+            all_in_one = output_of([compiler, *flags, "-I.", "all_blocks.cpp", "-o", binary])[0] == 0
+        for first, lines, name, has_main, runs in found:
+            if name and not name.endswith(SOURCES):
+                continue
             compiled += 1
-            binary = os.path.join(folder, f"block_{first}")
-            only = [] if has_main else ["-c"]
-            if succeeds("does not compile", first, [compiler, *flags, "-I.", *only, name, "-o", binary]) and runs:
-                succeeds("fails when it runs", first, [binary])
+            command = [binary, str(first)]
+            if name or not all_in_one:
+                source, command = name or f"line_{first}.cpp", [os.path.join(folder, f"block_{first}")]
+                if not name:
+                    write(source, program(first, lines, path))
+                only = [] if has_main else ["-c"]
+                if not succeeds("does not compile", first, [compiler, *flags, "-I.", *only, source, "-o", *command]):
+                    continue
+            if runs:
+                succeeds("fails when it runs", first, command)
     return compiled, messages
 
 
