@@ -15,6 +15,8 @@
 #include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/layer/tensor_train_convolution.hpp>
+#include <tesla/layer/tensor_train_embedding.hpp>
+#include <tesla/layer/tensor_train_recurrent.hpp>
 #include <tesla/layer/time_distributed.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/model/layers.hpp>
@@ -25,6 +27,7 @@ using AllLayers = model::LayerList<Activation, layer::Sum, layer::Concatenate, C
                                    Flatten, Dropout, GaussianNoise, BatchNorm, LayerNorm, RMSNorm, GroupNorm, MaxPool1D,
                                    MaxPool2D, AveragePool1D, AveragePool2D, GlobalMaxPool, GlobalAveragePool, SimpleRNN,
                                    LSTM, GRU, TimeDistributed<Dense>, SparseDense, Reshape, Permute, ZeroPad2D,
-                                   UpSample2D, TensorTrain, TensorTrainConv2D, TransposedConv2D>;
+                                   UpSample2D, TensorTrain, TensorTrainConv2D, TensorTrainEmbedding, TransposedConv2D,
+                                   TensorTrainSimpleRNN, TensorTrainLSTM, TensorTrainGRU>;
 
 }  // namespace tesla::inline TESLA_TARGET

@@ -22,6 +22,8 @@
 #include <tesla/layer/structure.hpp>
 #include <tesla/layer/tensor_train.hpp>
 #include <tesla/layer/tensor_train_convolution.hpp>
+#include <tesla/layer/tensor_train_embedding.hpp>
+#include <tesla/layer/tensor_train_recurrent.hpp>
 #include <tesla/layer/time_distributed.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>

@@ -27,7 +27,8 @@ namespace detail {
 /// Shared by all kinds; `geometry` is filled by their setup().
 template <bool Largest>
 struct Pooled {
-  static constexpr bool takes_largest = Largest;
+  static constexpr bool is_max_pool = Largest;
+  static constexpr bool takes_activation = Largest;  // the largest of some f(x) is f of the largest, if f grows
 
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {

@@ -24,21 +24,34 @@ struct RecurrentOptions {
 
 namespace detail {
 
-template <class Cell>
-struct Recurring : RecurrentOptions {
-  Recurring() = default;
-  Recurring(RecurrentOptions options) : RecurrentOptions(std::move(options)) {}
+/// The input's weights are a matrix.
+struct NoTrain {
+  template <class T>
+  struct Room {};
+};
 
-  [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
+/// Train: the input's weights in another form (InputTrain), whose options are among the others.
+template <class Cell, class Options = RecurrentOptions, class Train = NoTrain>
+struct Recurring : Options {
+  using Options::units, Options::return_sequences, Options::bidirectional, Options::masking, Options::mask_value;
+  using Options::use_bias, Options::initializer, Options::recurrent_initializer, Options::bias_initializer;
+
+  Recurring() = default;
+  Recurring(Options options) : Options(std::move(options)) {}
+
+  [[gnu::cold]] Shape setup(const Shape& input, Setup& setup) {
     if (units == 0) raise<UsageError>("needs .units, the number of outputs, to be 1 or more");
-    if (in.rank() != 2 || in.elements() == 0)
-      raise<ShapeError>("expects sequences of shape {length, features}, both 1 or more, its input has shape ", in);
+    if (input.rank() != 2 || input.elements() == 0)
+      raise<ShapeError>("expects sequences of shape {length, features}, both 1 or more, its input has shape ", input);
     if (!is_finite(mask_value)) raise<UsageError>("needs a finite .mask_value, not ", mask_value);
-    steps_ = in[0], features_ = in[1];
+    steps_ = input[0], features_ = input[1];
     for (std::size_t d = 0; d < directions(); ++d) {
       const std::string prefix = d == 0 ? "" : "reverse.";
       const std::size_t weights = checked_product(Cell::weights, units);
-      given(setup, prefix + "weight", {weights, features_}, initializer);
+      if constexpr (has_train)
+        train_.setup(*this, initial, Cell::weights, Cell::rows, input, prefix, setup);
+      else
+        given(setup, prefix + "weight", {weights, features_}, initializer);
       given(setup, prefix + "recurrent_weight", {weights, units}, recurrent_initializer).draw =
           [initializer = recurrent_initializer, units = units](std::uint64_t seed, std::uint64_t stream) {
             Tensor<double> result({Cell::weights * units, units});
@@ -76,13 +89,17 @@ struct Recurring : RecurrentOptions {
     for (std::size_t d = 0; d < directions(); ++d) {
       backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
       r.end = steps_;
-      if (walks_by_kernels<T, B>(x.lanes)) {
+      const bool kernels = walks_by_kernels<T, B>(x.lanes);
+      if constexpr (has_train)
+        train_.forward(pass, room.train, x, r.gates, d, d * parameters(), use_bias ? bias_of(pass, d) : nullptr);
+      else if (kernels)
         give_inputs(pass, r, x, d);
-        if constexpr (has_kernels<T, B>) B::template Recurrent<T>::template forward<Cell>(r);
-      } else {
+      else
         project(pass, x, r.gates, d);
-        StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).forward();
+      if constexpr (has_kernels<T, B>) {
+        if (kernels) B::template Recurrent<T>::template forward<Cell>(r);
       }
+      if (!kernels) StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).forward();
       if (!return_sequences) keep_last(pass, r, y, d);
     }
   }
@@ -97,7 +114,7 @@ struct Recurring : RecurrentOptions {
       r.dy = {dy.data + d * units * dy.lanes, dy.stride(), return_sequences ? outputs * dy.lanes : 0, steps_};
       r.dh = room.dh, r.dstate = room.dstate;
       const bool kernels = walks_by_kernels<T, B>(x.lanes);
-      if (kernels) {
+      if (kernels && !has_train) {
         give_inputs(pass, r, x, d);
         if (dx) r.dx = steps_of(dx), r.add_dx = d == 1;
       }
@@ -111,7 +128,10 @@ struct Recurring : RecurrentOptions {
         if (!kernels) StepByStep<Cell, T, B>(pass.backend, r, room.temporaries).backward();
         sum_gradients(pass, x, room, r, d);
       }
-      if (dx && !kernels) input_gradient(pass, r.gates, dx, d);
+      if constexpr (has_train)
+        train_.backward(pass, room.train, x, r.gates, dx, d, d * parameters());
+      else if (dx && !kernels)
+        input_gradient(pass, r.gates, dx, d);
     }
   }
 
@@ -129,7 +149,17 @@ struct Recurring : RecurrentOptions {
 
   std::shared_ptr<const Values> initial = {};  // of all parameters, instead of initialisers
 
+ protected:
+  std::size_t directions() const { return bidirectional ? 2 : 1; }
+  /// Parameters of one direction: those of the input's weights, recurrent weights, bias, and that of the product kept
+  /// apart.
+  std::size_t parameters() const { return inputs() + (!use_bias ? 1 : Cell::rows > Cell::weights ? 3 : 2); }
+
+  [[no_unique_address]] Train train_ = {};
+  std::size_t steps_ = 0, features_ = 0;
+
  private:
+  static constexpr bool has_train = !std::same_as<Train, NoTrain>;
   template <class T, class B>
   static constexpr bool has_kernels = requires {
     typename B::template Recurrent<T>;
@@ -140,9 +170,17 @@ struct Recurring : RecurrentOptions {
   }
   static std::ptrdiff_t signed_(std::size_t n) { return static_cast<std::ptrdiff_t>(n); }
 
-  std::size_t directions() const { return bidirectional ? 2 : 1; }
-  /// Parameters of one direction: weights, recurrent weights, bias, and that of the product kept apart.
-  std::size_t parameters() const { return !use_bias ? 2 : Cell::rows > Cell::weights ? 4 : 3; }
+  /// How many parameters the input's weights are.
+  std::size_t inputs() const {
+    if constexpr (has_train)
+      return train_.cores();
+    else
+      return 1;
+  }
+  template <class T, class B>
+  const T* bias_of(const Pass<T, B>& pass, std::size_t d) const {
+    return pass.parameter(d * parameters() + inputs() + 1).data;
+  }
 
   [[gnu::cold]] Setup::Parameter& given(Setup& setup, std::string what, const Shape& shape,
                                         const init::Initializer& begin) const {
@@ -159,6 +197,7 @@ struct Recurring : RecurrentOptions {
     T *gates = nullptr, *hidden = nullptr, *state = nullptr, *mask = nullptr;
     T *dh = nullptr, *dstate = nullptr, *x_rows = nullptr, *hidden_rows = nullptr, *differs = nullptr, *sums = nullptr;
     T* temporaries = nullptr;
+    [[no_unique_address]] typename Train::template Room<T> train = {};
     std::size_t kept_size = 0, scratch_size = 0;
   };
   template <class T, class B>
@@ -185,11 +224,14 @@ struct Recurring : RecurrentOptions {
       backend::Recurrence<T> r;
       r.units = units, r.steps = steps_, r.batch = batch, r.lanes = lanes;
       const std::size_t now = samples * steps_at_once<T>(r);
-      room.x_rows = passing(now * backend::row_stride<T>(features_));
+      if (!has_train) room.x_rows = passing(now * backend::row_stride<T>(features_));
       room.hidden_rows = passing(now * backend::row_stride<T>(units));
     }
     room.sums = passing(Cell::rows * units + line);
     if (!walks_by_kernels<T, B>(lanes)) room.temporaries = passing(StepByStep<Cell, T, B>::memory(units, lanes));
+    if constexpr (has_train)
+      room.train = train_.template lay_out<T, B>(
+          batch, lanes, training, directions(), [&](std::size_t n) { return take(kept, room.kept_size, n); }, passing);
     return room;
   }
   template <class T, class B>
@@ -203,9 +245,9 @@ struct Recurring : RecurrentOptions {
     const std::size_t block = units * x.lanes, all = round_up(x.batch, x.lanes) * steps_, outputs = directions();
     backend::Recurrence<T> r;
     r.units = units, r.steps = steps_, r.batch = x.batch, r.lanes = x.lanes, r.reverse = d == 1;
-    const std::size_t first = d * parameters();
-    r.weight = pass.weight(first + 1);
-    if (parameters() == 4) r.bias = pass.parameter(first + 3).data;
+    const std::size_t recurrent = d * parameters() + inputs();
+    r.weight = pass.weight(recurrent);
+    if (use_bias && Cell::rows > Cell::weights) r.bias = pass.parameter(recurrent + 2).data;
     const bool training = pass.training;
     r.gates = {room.gates + (training ? d * Cell::rows * units * all : 0), steps_ * Cell::rows * block,
                Cell::rows * block, steps_};
@@ -239,15 +281,14 @@ struct Recurring : RecurrentOptions {
   /// The input's share of all gates, of all steps at once.
   template <class T, class B>
   void project(Pass<T, B>& pass, Panels<const T> x, const backend::StepPanels<T>& gates, std::size_t d) const {
-    const std::size_t first = d * parameters();
-    const backend::Matrix<T> w = pass.weight(first);
+    const backend::Matrix<T> w = pass.weight(d * parameters());
     each_part(x, [&](std::size_t panel, std::size_t panels, std::size_t columns, std::size_t) {
       backend::Product<T> p;
       p.rows = w.rows, p.depth = features_, p.columns = columns;
       p.a = w.data, p.a_row = signed_(w.stride), p.a_depth = 1;
       p.b = x.panel(panel), p.b_depth = signed_(x.lanes), p.b_item = signed_(features_ * x.lanes);
       p.c = gates.at(panel, 0), p.c_row = signed_(x.lanes), p.c_item = signed_(gates.step);
-      if (use_bias) p.bias = pass.parameter(first + 2).data;
+      if (use_bias) p.bias = bias_of(pass, d);
       multiply_steps(pass.backend, p, panels * steps_, x.lanes);
     });
   }
@@ -271,9 +312,8 @@ struct Recurring : RecurrentOptions {
   }
   template <class T, class B>
   void give_inputs(const Pass<T, B>& pass, backend::Recurrence<T>& r, Panels<const T> x, std::size_t d) const {
-    const std::size_t first = d * parameters();
-    r.x = steps_of(x), r.input_weight = pass.weight(first);
-    if (use_bias) r.input_bias = pass.parameter(first + 2).data;
+    r.x = steps_of(x), r.input_weight = pass.weight(d * parameters());
+    if (use_bias) r.input_bias = bias_of(pass, d);
   }
   /// How many steps' gradients fit the second-level cache, but enough for the products that sum them.
   template <class T>
@@ -308,7 +348,7 @@ struct Recurring : RecurrentOptions {
     const std::size_t first = d * parameters(), block = units * x.lanes, apart = r.template apart<Cell>();
     constexpr std::size_t line = cache_line / sizeof(T);
     const bool fresh = r.end == steps_;
-    const backend::Matrix<T>& recurrent = pass.slots[first + 1].gradient;
+    const backend::Matrix<T>& recurrent = pass.slots[first + inputs()].gradient;
     if (steps_ == 1) pass.backend.fill(recurrent.data, recurrent.rows * recurrent.stride, T(0));
     // A step's gradients meet the outputs of the one before.
     const std::size_t begin = std::max<std::size_t>(r.begin, 1), pairs = r.end - std::min(begin, r.end);
@@ -325,9 +365,11 @@ struct Recurring : RecurrentOptions {
         p.b = from, p.b_depth = signed_(stride), p.b_segment = signed_(x.lanes * stride);
         pass.backend.multiply(p);
       };
-      rows_of(pass.backend, steps_of(x), panel, lowest, r.end - r.begin, features_, x.lanes, room.x_rows);
-      sum(pass.slots[first].gradient, r.gates.at(panel, lowest), room.x_rows, backend::row_stride<T>(features_),
-          r.end - r.begin);
+      if constexpr (!has_train) {
+        rows_of(pass.backend, steps_of(x), panel, lowest, r.end - r.begin, features_, x.lanes, room.x_rows);
+        sum(pass.slots[first].gradient, r.gates.at(panel, lowest), room.x_rows, backend::row_stride<T>(features_),
+            r.end - r.begin);
+      }
       if (pairs == 0) continue;
       rows_of(pass.backend, hidden, panel, earlier, pairs, units, x.lanes, room.hidden_rows);
       for (std::size_t k = 0; k < 2; ++k) {
@@ -338,7 +380,7 @@ struct Recurring : RecurrentOptions {
             backend::row_stride<T>(units), pairs);
       }
     }
-    if (use_bias) sum_biases(pass, room, r, first + 2, lowest);
+    if (use_bias) sum_biases(pass, room, r, first + inputs() + 1, lowest);
   }
   template <class T, class B>
   void sum_biases(Pass<T, B>& pass, const Room<T>& room, const backend::Recurrence<T>& r, std::size_t first,
@@ -347,7 +389,7 @@ struct Recurring : RecurrentOptions {
       const Panels<const T> gates{r.gates.at(panel, lowest), (r.end - r.begin) * Cell::rows * units, r.live(panel),
                                   r.lanes};
       pass.reduce([](auto v) { return v; }, backend::Features<T>{room.sums, Cell::rows * units}, gates);
-      for (std::size_t k = 0; k + 2 < parameters(); ++k) {
+      for (std::size_t k = 0; k + inputs() + 1 < parameters(); ++k) {
         const Panels<T> to = pass.vector_gradient(first + k);
         const Panels<const T> now{room.sums + k * Cell::weights * units, to.features, 1, 1};
         if (r.end == steps_ && panel == 0)
@@ -393,8 +435,6 @@ struct Recurring : RecurrentOptions {
       pass.map([](auto v) { return v; }, Panels<T>{y.panel(panel) + d * units * y.lanes, units, y.live(panel), y.lanes},
                Panels<const T>{r.hidden.at(panel, r.step(steps_ - 1)), units, y.live(panel), y.lanes});
   }
-
-  std::size_t steps_ = 0, features_ = 0;
 };
 
 }  // namespace detail

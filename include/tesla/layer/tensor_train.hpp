@@ -121,10 +121,7 @@ struct TensorTrain : TensorTrainOptions {
   }
 
   [[gnu::cold]] Shape setup(const Shape& given, Setup& setup) const {
-    check_modes();
-    if (given.elements() != in.elements())
-      raise<ShapeError>("its .in modes ", in, " make ", in.elements(), " features, its input has ", given.elements(),
-                        proposal(given.elements(), in.rank()));
+    check_features(given.elements());
     if (given.rank() != 1 && !(given == in))
       raise<ShapeError>("expects one extent of features, its input has shape ", given,
                         "; put a Flatten layer before it");
@@ -141,23 +138,43 @@ struct TensorTrain : TensorTrainOptions {
     return {units};
   }
 
+  /// Whether modes and ranks go together, and with so many features.
+  [[gnu::cold]] void check_features(std::size_t features) const {
+    check_modes();
+    if (features != in.elements())
+      raise<ShapeError>("its .in modes ", in, " make ", in.elements(), " features, its input has ", features,
+                        proposal(features, in.rank()));
+  }
+
+  /// "; modes of 100 are {5, 20}"
+  [[gnu::cold]] static std::string proposal(std::size_t features, std::size_t count) {
+    if (features == 0) return "";
+    const network::FactoredModes f = network::factor_modes(features, count);
+    if (f.padding == 0) return text("; modes that fit are ", f.modes);
+    return text("; no ", count, " even modes make that number, but ", f.modes, " make ", f.modes.elements());
+  }
+
   /// The parameters alone, cores and bias; as_product: the cores as the matrices that a product of two multiplies.
-  [[gnu::cold]] void ask_for_cores(Setup& setup, bool as_product) const {
+  /// Names begin with `prefix`; `first` is the first core's place among the initial values; `rows` says in how many
+  /// rows a core is kept, where that is not its first extent.
+  [[gnu::cold]] void ask_for_cores(Setup& setup, bool as_product, const std::string& prefix = "", std::size_t first = 0,
+                                   std::size_t (*rows)(const network::TensorTrainShape&, std::size_t) = nullptr) const {
     check_modes();
     if (!(rate > 0 && rate <= 1e6)) raise<UsageError>("needs .rate to lie above 0 and up to 1e6, not ", rate);
     const network::TensorTrainShape s = shape();
     for (std::size_t k = 0; k < s.size(); ++k) {
       const Shape core = s.core(k);
-      const Tensor<double>* const values = initial ? &(*initial)[k] : nullptr;
+      const Tensor<double>* const values = initial ? &initial->at(first + k) : nullptr;
       if (values != nullptr && !(values->shape() == core))
         raise<ShapeError>("was made with a core ", k, " of shape ", values->shape(), ", but its options ask for ",
                           core);
       const Shape as =
           as_product ? Shape{core[0] * core[2], core[1] * core[3]} : Shape{core[0] * core[1], core[2] * core[3]};
-      auto& parameter =
-          setup.parameter("core." + std::to_string(k), core, core_initializer(s, k, as, as_product), as, values);
+      auto& parameter = setup.parameter(prefix + "core." + std::to_string(k), core,
+                                        core_initializer(s, k, as, as_product), as, values);
       parameter.rate = rate;
       if (as_product) parameter.rows = as[0];
+      if (rows != nullptr) parameter.rows = rows(s, k);
     }
     if (use_bias)
       setup.parameter("bias", {out.elements()}, bias_initializer, {out.elements()},
@@ -221,13 +238,15 @@ struct TensorTrain : TensorTrainOptions {
   [[gnu::noinline]] network::TensorTrainShape shape() const { return network::clipped_shape(in, out, wanted_ranks()); }
 
   /// For summaries: how small the layer is, and which ranks it has.
-  [[gnu::cold]] std::string note() const {
+  [[gnu::cold]] std::string note() const { return note_of(1, " weights for ", "a Dense layer"); }
+  /// The same of a layer that has so many trains.
+  [[gnu::cold]] std::string note_of(std::size_t trains, std::string_view what, std::string_view instead) const {
     const network::TensorTrainShape s = shape();
-    const std::size_t dense = in.elements() * out.elements();
+    const std::size_t dense = trains * in.elements() * out.elements(), own = trains * s.count_parameters();
     char ratio[32];
-    std::snprintf(ratio, sizeof ratio, "%.3g", static_cast<double>(dense) / static_cast<double>(s.count_parameters()));
-    std::string result = text(s.count_parameters(), " weights for ", dense);
-    result += s.count_parameters() < dense ? text(" (", ratio, " times fewer)") : ", no fewer than a Dense layer has";
+    std::snprintf(ratio, sizeof ratio, "%.3g", static_cast<double>(dense) / static_cast<double>(own));
+    std::string result = text(own, what, dense);
+    result += own < dense ? text(" (", ratio, " times fewer)") : text(", no fewer than ", instead, " has");
     if (s.ranks.rank() != 0) result += text(", ranks ", s.ranks);
     for (std::size_t k = 0; k < s.ranks.rank(); ++k)
       if (s.ranks[k] < (rank != 0 ? rank : ranks[k])) {
@@ -297,14 +316,6 @@ struct TensorTrain : TensorTrainOptions {
                         ", as in .ranks ", ranks);
     for (const std::size_t r : ranks)
       if (r == 0) raise<UsageError>("has .ranks ", ranks, "; each of them has to be 1 or more");
-  }
-
-  /// "; modes of 100 are {5, 20}"
-  [[gnu::cold]] static std::string proposal(std::size_t features, std::size_t count) {
-    if (features == 0) return "";
-    const network::FactoredModes f = network::factor_modes(features, count);
-    if (f.padding == 0) return text("; modes that fit are ", f.modes);
-    return text("; no ", count, " even modes make that number, but ", f.modes, " make ", f.modes.elements());
   }
 
   /// What gives W the deviation asked for: its entries are sums over all ranks of products of d numbers.

@@ -56,11 +56,10 @@ class Course {
     steps_[source].folded = i, steps_[i].passthrough = true;
   }
 
-  /// The largest of some f(x) is f of the largest x where f grows: so the activation before max pooling runs behind it.
-  /// And pooling runs inside the layer that makes what it reads, where that can.
+  /// The largest of some f(x) is f of the largest x where f grows: so the activation before a layer that takes the
+  /// largest runs behind it. And max pooling runs inside the layer that makes what it reads, where that can.
   void move_to_pooling(std::size_t i) {
-    const backend::Convolution* const pool = node(i).max_pool();
-    if (pool == nullptr) return;
+    if (!node(i).facts().takes_activation) return;
     Step& own = steps_[i];
     std::size_t at = (*entries_)[i].from[0];
     for (; read_once(at); at = (*entries_)[at].from[0]) {
@@ -72,7 +71,8 @@ class Course {
         return;                                                      // a second one
       if (!steps_[at].passthrough || node(at).passthrough()) break;  // images seen in another shape have other windows
     }
-    if (!read_once(at) || steps_[at].passthrough || !node(at).pooling_need(*pool, 1, true)) return;
+    const backend::Convolution* const pool = node(i).max_pool();
+    if (pool == nullptr || !read_once(at) || steps_[at].passthrough || !node(at).pooling_need(*pool, 1, true)) return;
     steps_[at].pool = pool, steps_[at].moved_activation = own.moved_activation;
     own.passthrough = true;
   }

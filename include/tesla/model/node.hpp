@@ -38,7 +38,7 @@ class LayerNode {
     std::string_view kind;
     std::string name;          // the user's, or empty
     std::string default_name;  // for those without
-    bool passthrough = false, activation = false, joins = false;
+    bool passthrough = false, activation = false, takes_activation = false, joins = false;
     // In predictions: the layer is times * x + plus for each channel; the layer, its weights being rows of a matrix,
     // one a channel, can do that of the next one, too.
     bool affine = false, takes_affine = false;
@@ -117,8 +117,8 @@ class LayerNodeOf final : public LayerNode<T, B> {
     return nullptr;
   }
   const backend::Convolution* max_pool() const override {
-    if constexpr (requires { L::takes_largest; })
-      if constexpr (L::takes_largest) return &layer_.geometry;
+    if constexpr (requires { L::is_max_pool; })
+      if constexpr (L::is_max_pool) return &layer_.geometry;
     return nullptr;
   }
   std::optional<layer::PoolingNeed> pooling_need(const backend::Convolution& pool, std::size_t batch,
@@ -157,6 +157,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
     facts.kind = L::kind, facts.options = options_of(layer);
     facts.passthrough = layer::Passthrough<L>, facts.joins = joins;
     facts.activation = std::same_as<L, layer::Activation>;
+    if constexpr (requires { L::takes_activation; }) facts.takes_activation = L::takes_activation;
     if constexpr (requires { L::affine_in_prediction; }) facts.affine = L::affine_in_prediction;
     if constexpr (requires { L::takes_affine; })
       facts.takes_affine = layer.activation.function == layer::Activation::Function::linear;

@@ -228,12 +228,13 @@ template <class T, class B>
   return can;
 }
 
-/// The plan of a job on a backend, made once.
+/// The plan of a job on a backend, made once; lanes: of the panels, where they are not those of such a batch.
 template <class T, class B>
-[[gnu::noinline]] const Plan& plan_for(const TensorTrainShape& shape, std::size_t batch, Purpose purpose) {
+[[gnu::noinline]] const Plan& plan_for(const TensorTrainShape& shape, std::size_t batch, Purpose purpose,
+                                       std::size_t lanes = 0) {
   static std::mutex mutex;
   static std::vector<std::unique_ptr<const Plan>> known;
-  const Job job{shape, batch, B::template lanes<T>(batch), sizeof(T), purpose};
+  const Job job{shape, batch, lanes != 0 ? lanes : B::template lanes<T>(batch), sizeof(T), purpose};
   const std::lock_guard lock(mutex);
   for (const auto& plan : known)
     if (plan->job == job) return *plan;

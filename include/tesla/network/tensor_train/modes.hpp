@@ -67,4 +67,7 @@ inline FactoredModes factor_modes(std::size_t size, std::size_t count) {
   }
 }
 
+/// The most even `count` modes whose product is `size` itself: 7 in 2 is {1, 7}.
+inline Shape exact_modes(std::size_t size, std::size_t count) { return detail::EvenFactors(size, count).modes(); }
+
 }  // namespace tesla::inline TESLA_TARGET::network
