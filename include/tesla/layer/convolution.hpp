@@ -112,6 +112,10 @@ void convolution_gradients(Pass<T, B>& pass, const backend::Convolution& g, back
                            Panels<const T> y, Panels<T> dy, Panels<T> dx, backend::Matrix<T> dw, T* bias,
                            const Activation& activation, T* scratch) {
   const Panels<const T> upstream = dy;
+  if (pass.normalised && bias != nullptr) {
+    pass.backend.fill(bias, g.filters, T(0));
+    bias = nullptr;
+  }
   if constexpr (requires { typename B::template PooledConvolve<T>; })
     if (pass.pool != nullptr) {
       if (pass.moved_activation != nullptr) pass.moved_activation->gradient(pass.backend, y, upstream, dy, g.filters);

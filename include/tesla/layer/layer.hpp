@@ -155,6 +155,9 @@ struct Pass {
   T* whole = nullptr;
   // In predictions, where a normalisation is folded into the layer's weights, which are one row a channel.
   const T* folded_bias = nullptr;
+  // In training, where a normalisation alone reads the outputs, which takes the mean of each channel off: the gradient
+  // of a bias is zero.
+  bool normalised = false;
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// The bias of a layer, which is parameter i if it has one; null if there is none.

@@ -20,12 +20,13 @@ class Course {
     const layer::Activation* moved_activation = nullptr;  // of another layer, which runs in this one
     const backend::Convolution* pool = nullptr;           // of another layer, whose max pooling runs in this one
     std::size_t folded = model_input;                     // the normalisation that is folded into this one's weights
+    bool normalised = false;                              // in training its outputs are read by a normalisation alone
   };
 
   Course() = default;
   [[gnu::cold]] Course(const std::vector<Entry>& entries, bool training) : entries_(&entries), steps_(entries.size()) {
     for (std::size_t i = 0; i < entries.size(); ++i) steps_[i].passthrough = entries[i].node->passthrough();
-    for (std::size_t i = 0; i < entries.size() && !training; ++i) fold(i);
+    for (std::size_t i = 0; i < entries.size(); ++i) fold(i, training);
     for (std::size_t i = 0; i < entries.size(); ++i) move_to_pooling(i);
     std::vector<std::vector<std::size_t>> sources;
     std::vector<bool> passthrough;
@@ -49,11 +50,15 @@ class Course {
     return readers == 1;
   }
 
-  /// A normalisation with fixed statistics becomes part of the weights before it.
-  void fold(std::size_t i) {
+  /// A normalisation with fixed statistics becomes part of the weights before it. In training, statistics being those
+  /// of the batch, a bias before it has no effect.
+  void fold(std::size_t i, bool training) {
     const std::size_t source = (*entries_)[i].from[0];
     if (!node(i).facts().affine || !read_once(source) || !node(source).facts().takes_affine) return;
-    steps_[source].folded = i, steps_[i].passthrough = true;
+    if (training)
+      steps_[source].normalised = true;
+    else
+      steps_[source].folded = i, steps_[i].passthrough = true;
   }
 
   /// The largest of some f(x) is f of the largest x where f grows: so the activation before a layer that takes the

@@ -362,7 +362,7 @@ class Network : public Layers<T, B> {
       std::vector<std::size_t> kept = e.kept;
       if (step.pool != nullptr) kept.assign(e.node->pooling_need(*step.pool, 1, true)->kept, out);
       n.layers.push_back(
-          {out, step.passthrough, e.sums_products, source, course.wiring().lasting(i), std::move(kept),
+          {out, step.passthrough, step.normalised, e.sums_products, source, course.wiring().lasting(i), std::move(kept),
            [node = e.node.get(), pool = step.pool, folded = folded_size(i, step)](std::size_t batch, bool in_training) {
              MemoryNeed need = node->memory(batch, in_training);
              need.kept += folded;
@@ -429,7 +429,9 @@ class Network : public Layers<T, B> {
                            step.activation_moved,
                            step.moved_activation,
                            step.pool,
-                           whole};
+                           whole,
+                           nullptr,
+                           step.normalised};
     if (step.folded != no_layer) fold(pass, i, step.folded, folded_size(i, step));
     return pass;
   }

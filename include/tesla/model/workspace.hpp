@@ -19,7 +19,9 @@ namespace tesla::inline TESLA_TARGET::model {
 struct WorkspaceNeeds {
   struct Layer {
     std::size_t out;
-    bool passthrough, sums_products;
+    bool passthrough;
+    bool gradient_in_output;  // nobody needs its output any more when its gradient is made
+    bool sums_products;
     std::size_t source;  // the layer whose output it reads, or the model's input; of a join the first
     bool lasting;        // its output is read later than by the next layer
     std::vector<std::size_t> kept;
@@ -89,7 +91,10 @@ class Workspace {
         gradients_[i] = first ? Panels<T>() : gradients_[layer.source];
       } else if (training) {
         outputs_[i] = panels(layer.out);
-        gradients_[i] = layer.sums_products || layer.lasting ? panels(layer.out) : in_turn();
+        if (layer.gradient_in_output)
+          gradients_[i] = outputs_[i];
+        else
+          gradients_[i] = layer.sums_products || layer.lasting ? panels(layer.out) : in_turn();
         for (std::size_t k = 0; k < layer.kept.size(); ++k) kept_[i][k] = panels(layer.kept[k]);
       } else {
         outputs_[i] = layer.lasting ? panels(layer.out) : in_turn();
