@@ -57,7 +57,7 @@ Shape add_layers(Model& model, const std::string& name) {
 template <class Model>
 struct Trained {
   const reference::LayerCase& c;
-  Model model = {};
+  Model model = Model();
   Shape in = add_layers(model, c.name);
   std::vector<typename Model::Scalar> x{c.inputs, c.inputs + static_cast<std::size_t>(c.samples) * in.elements()};
 

@@ -226,7 +226,11 @@ class Network : public Layers<T, B> {
   /// them, slot by slot, or none; all other layers keep theirs. On an error nothing has changed.
   template <layer::Layer L>
   [[gnu::cold]] void replace(std::size_t i, L layer, const std::vector<layer::Values>& slots = {}) {
-    std::unique_ptr<LayerNode<T, B>> node = std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer));
+    replace(i, std::unique_ptr<LayerNode<T, B>>(std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer))), slots);
+  }
+  /// The same with a layer of any type; returns the one that was there.
+  [[gnu::cold]] std::unique_ptr<LayerNode<T, B>> replace(std::size_t i, std::unique_ptr<LayerNode<T, B>> node,
+                                                         const std::vector<layer::Values>& slots = {}) {
     entries_[i].node.swap(node);
     try {
       build(
@@ -238,6 +242,7 @@ class Network : public Layers<T, B> {
     for (std::size_t s = 0; s < std::min(slots.size(), store_.slots()); ++s)
       for (std::size_t p = 0; p < entries_[i].parameters; ++p)
         store_.write(store_.slot(s), store_.places()[entries_[i].first_parameter + p], slots[s].at(p).data());
+    return node;
   }
 
   /// Gives a parameter other entries of its matrix: number `from[k]` of those before becomes number k, with its
