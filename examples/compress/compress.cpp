@@ -91,7 +91,7 @@ void run(const Options& options) {
 
   if (options.bytes > 0) {
     const tesla::CompressReport done =
-        tesla::compress(model, {.budget = options.bytes, .batch_size = 64, .calibration = digits.train});
+        tesla::compress<tesla::Dense>(model, {.budget = options.bytes, .batch_size = 64, .calibration = digits.train});
     std::fputs(done.to_string().c_str(), stdout);
   } else {
     tesla::Sequential smaller({.seed = options.seed});

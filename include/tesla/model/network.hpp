@@ -16,18 +16,6 @@
 
 namespace tesla::inline TESLA_TARGET::model {
 
-/// What can be said of a layer of any type.
-struct LayerView {
-  std::string name, kind;
-  std::shared_ptr<const layer::StoredOrder> form = {};
-
-  /// Which weights are live, of a layer with sparse ones.
-  [[gnu::cold]] sparse::Pattern pattern() const {
-    if (!form) raise<UsageError>("layer: \"", name, "\" is of kind ", kind, ", which has no sparse weights");
-    return form->pattern();
-  }
-};
-
 template <class T, class B>
 class Network : public Layers<T, B> {
   using Layers<T, B>::entries_, Layers<T, B>::built_, Layers<T, B>::place_of, Layers<T, B>::checked_setup;
