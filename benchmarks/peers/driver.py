@@ -337,6 +337,9 @@ def main():
     parser.add_argument("--svg", metavar="PATH")
     parser.add_argument("--verbose", action="store_true", help="show what the workers say")
     options = parser.parse_args()
+    unknown = set(options.only.split(",") if options.only else []) - {n.split()[0] for n in [*PYTHON_PEERS, *BUILT_PEERS]}
+    if unknown:
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}, only {', '.join([*PYTHON_PEERS, *BUILT_PEERS])}")
     goals = json.loads(Path(options.goals).read_text()) if os.path.exists(options.goals) else {}
     cases = options.case + [case for case in CASES if re.search(options.cases, case)]
     workers = start(options)

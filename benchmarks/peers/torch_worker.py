@@ -214,55 +214,21 @@ def layer(case, way, compiled):
     return in_turn(lambda: torch.autograd.grad(forward(x, cores), wanted, dy)[0], [()])
 
 
-class Unrolled(torch.nn.Module):
-    """The same recurrent layer step by step, for the compiler, which does not look into PyTorch's own.
+def recurrent(case):
+    """Forward, or forward and backward to the gradients of x and all weights and biases.
 
-    The inputs' share of the gates is one product for all steps.
+    As it is: step by step and compiled it was slower where it was tried, and took minutes to compile.
     """
-
-    def __init__(self, rnn):
-        super().__init__()
-        self.lstm = isinstance(rnn, torch.nn.LSTM)
-        self.weights = torch.nn.ParameterList(rnn.all_weights[0])
-
-    def forward(self, x):
-        input_weight, weight, input_bias, bias = self.weights
-        steps = F.linear(x, input_weight, input_bias).unbind(1)
-        h = c = x.new_zeros(len(x), weight.shape[1])
-        outputs = []
-        for gates in steps:
-            recurrent = F.linear(h, weight, bias)
-            if self.lstm:
-                i, f, g, o = (gates + recurrent).chunk(4, 1)
-                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-                h = o.sigmoid() * c.tanh()
-            else:
-                (r, z, n), (hr, hz, hn) = gates.chunk(3, 1), recurrent.chunk(3, 1)
-                z = (z + hz).sigmoid()
-                n = (n + (r + hr).sigmoid() * hn).tanh()
-                h = n + z * (h - n)
-            outputs.append(h)
-        return torch.stack(outputs, 1)
-
-
-def recurrent(case, compiled):
-    """Forward, or forward and backward to the gradients of x and all weights and biases."""
     x, dy, weights = protocol.recurrent_data(case)
     x, dy = torch.from_numpy(x), torch.from_numpy(dy)
     net = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[case.kind](case.inputs, case.units, batch_first=True)
     with torch.no_grad():
         for parameter, weight in zip(net.all_weights[0], weights):
             parameter.copy_(torch.from_numpy(weight))
-    if compiled:
-        unrolled = Unrolled(net)
-        parameters = list(unrolled.parameters())
-        forward = compile_alone(lambda x: unrolled(x))
-    else:
-        parameters = list(net.parameters())
-        forward = lambda x: net(x)[0]
+    forward = lambda x: net(x)[0]
     if not case.backward:
         return under(torch.inference_mode, in_turn(forward, [(x,)]))
-    wanted = [x.requires_grad_(), *parameters]
+    wanted = [x.requires_grad_(), *net.parameters()]
     return in_turn(lambda: torch.autograd.grad(forward(x), wanted, dy)[0], [()])
 
 
@@ -305,7 +271,7 @@ def setup(case):
     if case.kind == "product":
         return [("eager", lambda: product(case))]
     if case.kind in ("lstm", "gru"):
-        return [("eager", lambda: recurrent(case, False)), ("unrolled, compiled", lambda: recurrent(case, True))]
+        return [("eager", lambda: recurrent(case))]
     if case.kind == "embedding":
         return [("embedding", lambda: lookup(case, False)), ("bag", lambda: lookup(case, True))]
     if case.kind == "predict":
