@@ -76,6 +76,8 @@ def together(parts, document):
         body = numbered(first, lines, document, False)
         if MAIN.search("\n".join(lines)):
             body = [MAIN.sub(r"\1 run(", line) for line in body]
+            end = max(i for i, line in enumerate(body) if "}" in line)  # main needs no return, others do
+            body[end] = "return 0; }".join(body[end].rsplit("}", 1))
         else:
             body = ["inline int run() {", *body, "return 0; }"]
         bodies += [f"namespace block_{first} {{", *body, "}"]

@@ -36,6 +36,7 @@ expect(0, " 1 blocks compiled", "```cpp\n// file: own/b.hpp\nint b();\n```\n```c
 expect(0, " 1 blocks compiled", "```cpp\n// file: b.cpp\nint b() { return 1; }\n```\n")
 expect(0, " 2 blocks compiled", "```cpp\n#include <vector>\nint f() { return 0; }\nint main() { return f(); }\n```\n"
        "```cpp\nint f = 0;\nstd::vector<int> v;\n```\n")
+expect(0, " 2 blocks compiled", "```cpp\nint main() {}\n```\n```cpp\nint main() {\n  answer();\n}\n```\n")
 expect(1, "page.md:5: fails when it runs (status 3)", "```cpp\nreturn 0;\n```\n```cpp\nreturn 3;\n```\n")
 expect(1, "page.md:5:9: error", "```cpp\nreturn 0;\n```\n```cpp\nint x = nothing;\n```\n")
 expect(1, "page.md:2: fails when it runs (status 3)", "```cpp\nreturn 3;\n```\n")

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <tesla/layer/activation.hpp>
+#include <tesla/network/on_host.hpp>
 
 #include <cmath>
 #include <optional>
 #include <span>
-#include <vector>
 
 namespace tesla::inline TESLA_TARGET {
 
@@ -180,16 +180,13 @@ struct BatchNorm : BatchNormOptions {
   template <class T, class B>
   [[gnu::cold]] void affine(Pass<T, B>& pass, std::span<T> times, std::span<T> plus) const {
     const auto read = [&](std::size_t i) {
-      std::vector<T> values(channels_);
-      pass.backend.read(values.data(), pass.slots[i].value.data, channels_);
-      return values;
+      return network::OnHost<T, B>(pass.backend, pass.slots[i].value.data, channels_, true);
     };
-    const std::vector<T> mean = read(0), variance = read(1);
-    const std::vector<T> scale = use_scale ? read(2) : std::vector<T>(channels_, T(1));
-    const std::vector<T> by = use_shift ? read(shift()) : std::vector<T>(channels_, T(0));
+    auto mean = read(0), variance = read(1), scale = read(use_scale ? 2 : 0), by = read(use_shift ? shift() : 0);
     for (std::size_t c = 0; c < channels_; ++c) {
-      times[c] = static_cast<T>(static_cast<double>(scale[c]) / std::sqrt(static_cast<double>(variance[c]) + epsilon));
-      plus[c] = by[c] - mean[c] * times[c];
+      const double deviation = std::sqrt(static_cast<double>(variance.data()[c]) + epsilon);
+      times[c] = static_cast<T>((use_scale ? static_cast<double>(scale.data()[c]) : 1) / deviation);
+      plus[c] = (use_shift ? by.data()[c] : T(0)) - mean.data()[c] * times[c];
     }
   }
 

@@ -436,12 +436,12 @@ class Network : public Layers<T, B> {
     return round_up(node.pooling_need(*pool, batch, training)->whole, line);
   }
 
-  /// Room for the weights of a layer into which a normalisation is folded, and for the bias, behind a head that says
-  /// from which values they were made.
+  /// Room for the weights of a layer into which a normalisation is folded, for the bias and for the factors, behind a
+  /// head that says from which values they were made.
   std::size_t folded_size(std::size_t i, const Step& step) const {
     if (step.folded == no_layer) return 0;
     const ParameterPlace& weight = store_.places()[entries_[i].first_parameter];
-    return line + weight.rows * weight.stride + round_up(weight.rows, line);
+    return line + weight.rows * weight.stride + 2 * round_up(weight.rows, line);
   }
   /// The pass of layer i with weights and bias into which normalisation `norm` is folded.
   void fold(layer::Pass<T, B>& pass, std::size_t i, std::size_t norm, std::size_t size) {
@@ -452,17 +452,20 @@ class Network : public Layers<T, B> {
     T* const bias = head + line + from.rows * from.stride;
     const bool has_bias = pass.slots.size() > 1;
     if (!network::made_before<B>(head, pass.stamps)) {
-      network::OnHost<T, B> weights(*backend_, from.data, from.rows * from.stride, true);
-      network::OnHost<T, B> to(*backend_, folded.value.data, from.rows * from.stride, false);
-      network::OnHost<T, B> shifts(*backend_, bias, from.rows, false);
-      std::vector<T> times(from.rows), before(from.rows);
+      const auto host = [&](T* data, std::size_t n, bool read) {
+        return network::OnHost<T, B>(*backend_, data, n, read);
+      };
+      const std::size_t size_of_all = from.rows * from.stride;
+      auto weights = host(from.data, size_of_all, true), to = host(folded.value.data, size_of_all, false);
+      auto shifts = host(bias, 2 * round_up(from.rows, line), false);
+      auto before = host(has_bias ? pass.slots[1].value.data : bias, from.rows, has_bias);
+      T *const plus = shifts.data(), *const times = plus + round_up(from.rows, line);
       layer::Pass<T, B> of_norm{*backend_, false, entries_[norm].in, slots_of_layer(norm), {}, {}, {}};
-      entries_[norm].node->affine(of_norm, times, std::span<T>(shifts.data(), from.rows));
-      if (has_bias) backend_->read(before.data(), pass.slots[1].value.data, from.rows);
+      entries_[norm].node->affine(of_norm, std::span<T>(times, from.rows), std::span<T>(plus, from.rows));
       for (std::size_t r = 0; r < from.rows; ++r) {
         for (std::size_t c = 0; c < from.stride; ++c)
           to.data()[r * from.stride + c] = times[r] * weights.data()[r * from.stride + c];
-        shifts.data()[r] += times[r] * before[r];
+        if (has_bias) plus[r] += times[r] * before.data()[r];
       }
       to.send(*backend_), shifts.send(*backend_);
     }
