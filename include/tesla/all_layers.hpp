@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/layer/activation.hpp>
+#include <tesla/layer/attention.hpp>
 #include <tesla/layer/connections.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
@@ -28,6 +29,6 @@ using AllLayers = model::LayerList<Activation, layer::Sum, layer::Concatenate, C
                                    MaxPool2D, AveragePool1D, AveragePool2D, GlobalMaxPool, GlobalAveragePool, SimpleRNN,
                                    LSTM, GRU, TimeDistributed<Dense>, SparseDense, Reshape, Permute, ZeroPad2D,
                                    UpSample2D, TensorTrain, TensorTrainConv2D, TensorTrainEmbedding, TransposedConv2D,
-                                   TensorTrainSimpleRNN, TensorTrainLSTM, TensorTrainGRU>;
+                                   TensorTrainSimpleRNN, TensorTrainLSTM, TensorTrainGRU, MultiHeadAttention>;
 
 }  // namespace tesla::inline TESLA_TARGET

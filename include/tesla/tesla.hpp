@@ -9,6 +9,7 @@
 #include <tesla/data/digits.hpp>
 #include <tesla/data/mnist.hpp>
 #include <tesla/layer/activation.hpp>
+#include <tesla/layer/attention.hpp>
 #include <tesla/layer/connections.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/layer/layer.hpp>
+#include <tesla/layer/masking.hpp>
 #include <tesla/layer/products.hpp>
 #include <tesla/layer/recurrent_steps.hpp>
 
@@ -85,7 +86,8 @@ struct Recurring : Options {
   template <class T, class B>
   void forward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
     const Room<T> room = room_of(pass, x);
-    if (masking) make_mask(pass, x, room);
+    if (masking)
+      mark_steps(pass, mask_value, x, Panels<T>{room.mask, steps_, x.batch, x.lanes}, room.differs, room.sums);
     for (std::size_t d = 0; d < directions(); ++d) {
       backend::Recurrence<T> r = recurrence(pass, room, x, y, d);
       r.end = steps_;
@@ -398,34 +400,6 @@ struct Recurring : Options {
           pass.map([](auto sum, auto v) { return sum + v; }, to, Panels<const T>(to), now);
       }
     }
-  }
-
-  /// 1 where an input of a step differs from the mask's value.
-  template <class T, class B>
-  void make_mask(Pass<T, B>& pass, Panels<const T> x, const Room<T>& room) const {
-    pass.map(
-        [value = mask_value](auto v) {
-          using V = decltype(v);
-          using math::select;
-          return V(select(v == math::number<V>(value), math::number<V>(0), math::number<V>(1)));
-        },
-        Panels<T>{room.differs, x.features, x.batch, x.lanes}, x);
-    pass.backend.fill(room.sums, 1, T(1));
-    backend::Product<T> p;
-    p.rows = 1, p.depth = features_, p.columns = x.lanes;
-    p.a = room.sums;
-    p.b = room.differs, p.b_depth = signed_(x.lanes), p.b_item = signed_(features_ * x.lanes);
-    p.c = room.mask, p.c_row = p.c_item = signed_(x.lanes);
-    p.count = x.panels() * steps_;
-    pass.backend.multiply(p);
-    const Panels<T> mask{room.mask, steps_, x.batch, x.lanes};
-    pass.map(
-        [](auto v) {
-          using V = decltype(v);
-          using math::min;
-          return V(min(v, math::number<V>(1)));
-        },
-        mask, Panels<const T>(mask));
   }
 
   /// The last output, where it alone is wanted.

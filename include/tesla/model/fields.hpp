@@ -1,6 +1,7 @@
 // Options as JSON: what a type lists in its fields() is what files keep of it.
 #pragma once
 
+#include <tesla/backend/attention.hpp>
 #include <tesla/io/json.hpp>
 #include <tesla/layer/activation.hpp>
 #include <tesla/layer/window.hpp>
@@ -45,6 +46,12 @@ struct FieldWriter {
       object.set(name, io::Json::array(std::vector<std::size_t>(value.sides.begin(), value.sides.end())));
     else
       object.set(name, std::string(value.kind == Kind::same ? "same" : "valid"));
+  }
+  void operator()(std::string_view name, const attention::Pattern& value) {
+    FieldWriter own;
+    own.object.set("name", std::string(attention::Pattern::names[static_cast<std::size_t>(value.kind)]));
+    attention::Pattern(value).fields(own);
+    object.set(name, std::move(own.object));
   }
   void operator()(std::string_view name, const layer::Activation& value) {
     object.set(name, pair(value.function_name(), value.parameter));
@@ -91,6 +98,12 @@ struct FieldReader {
     const auto kind = found->as<std::string>();
     if (kind != "same" && kind != "valid") raise<FormatError>("\"", kind, "\" is no padding that this version knows");
     value = kind == "same" ? same : valid;
+  }
+  void operator()(std::string_view name, attention::Pattern& value) const {
+    const io::Json* const found = object.find(name);
+    if (found == nullptr) return;
+    value.kind = static_cast<attention::Pattern::Kind>(index_of(*found, attention::Pattern::names));
+    value.fields(FieldReader{*found});
   }
   void operator()(std::string_view name, layer::Activation& value) const {
     if (const io::Json* found = object.find(name)) {
@@ -139,7 +152,7 @@ struct FieldReader {
     const auto name = value.get<std::string>("name");
     for (std::size_t i = 0; i < N; ++i)
       if (names[i] == name) return i;
-    raise<FormatError>("\"", name, "\" is not the name of a function or initialiser that this version knows");
+    raise<FormatError>("\"", name, "\" is not the name of a function, initialiser or pattern that this version knows");
   }
 };
 

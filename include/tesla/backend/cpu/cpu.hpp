@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/cpu/attention.hpp>
 #include <tesla/backend/cpu/batch_norm.hpp>
 #include <tesla/backend/cpu/depth_first.hpp>
 #include <tesla/backend/cpu/elementwise.hpp>
@@ -35,6 +36,9 @@ class Cpu {
   /// Those of sparse weights.
   template <class T>
   using Sparse = cpu::Sparse<T>;
+  /// Those of attention, which want tiles.
+  template <class T>
+  using Attend = cpu::Attend<T>;
   /// Those of recurrent layers.
   template <class T>
   using Recurrent = cpu::Recurrent<T>;
@@ -169,6 +173,31 @@ class Cpu {
   template <class T>
   void draw(const Draw& d, Panels<T> out) {
     cpu::draw(d, out);
+  }
+
+  template <class T>
+  void to_tokens(Panels<const T> x, std::size_t length, Panels<T> tokens) {
+    cpu::turn_tokens<false>(Panels<T>{const_cast<T*>(x.data), x.features, x.batch, x.lanes}, length, tokens);
+  }
+  template <class T>
+  void from_tokens(Panels<const T> tokens, std::size_t length, Panels<T> y) {
+    const Panels<T> from{const_cast<T*>(tokens.data), tokens.features, tokens.batch, tokens.lanes};
+    cpu::turn_tokens<true>(y, length, from);
+  }
+  template <class T>
+  static std::size_t attention_scratch(const Attention& a, std::size_t lanes) {
+    return cpu::Attend<T>(a, lanes).scratch();
+  }
+  template <class T>
+  void attend(const Attention& a, Panels<const T> q, Panels<const T> k, Panels<const T> v, const T* keys, Panels<T> o,
+              T* log_sums) {
+    cpu::Attend<T>(a, q.lanes).forward(q, k, v, keys, o, log_sums);
+  }
+  template <class T>
+  void attend_gradient(const Attention& a, Panels<const T> q, Panels<const T> k, Panels<const T> v, const T* keys,
+                       Panels<const T> o, const T* log_sums, Panels<const T> d_o, Panels<T> dq, Panels<T> dk,
+                       Panels<T> dv, T* scratch) {
+    cpu::Attend<T>(a, q.lanes).backward(q, k, v, keys, o, log_sums, d_o, dq, dk, dv, scratch);
   }
 
   template <class F, class T, class... In>

@@ -1,0 +1,205 @@
+// Attention: which keys a query reads, and the description of a pass over all heads.
+#pragma once
+
+#include <tesla/core/error.hpp>
+#include <tesla/core/memory.hpp>
+#include <tesla/core/random.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace tesla::inline TESLA_TARGET {
+
+namespace attention {
+
+/// Which keys each query reads: a value, made by the functions below.
+struct Pattern {
+  enum class Kind { dense, window, strided, blocks, big_bird };
+
+  Kind kind = Kind::dense;
+  std::size_t window = 0, global = 0, stride = 0, block = 0, random = 0;
+  std::uint64_t seed = 0;
+  std::vector<std::size_t> pairs = {};  // of blocks: a query's, a key's, and so on, ascending
+
+  static constexpr std::array<std::string_view, 5> names{"dense", "window", "strided", "blocks", "big_bird"};
+  bool operator==(const Pattern&) const = default;
+
+  /// Raises an error if it cannot be for so many tokens.
+  [[gnu::cold]] void check(std::size_t length) const {
+    if ((kind == Kind::strided && stride == 0) || (kind >= Kind::blocks && block == 0))
+      raise<UsageError>("has a .pattern ", names[static_cast<std::size_t>(kind)],
+                        " without a stride, or a block, of 1 or ",
+                        "more; make it with the functions of tesla::attention");
+    if (kind != Kind::blocks) return;
+    const std::size_t count = (length + block - 1) / block;
+    for (std::size_t i = 0; i < pairs.size(); ++i)
+      if (pairs[i] >= count)
+        raise<UsageError>("has a .pattern of blocks with number ", pairs[i], ", but ", length,
+                          " tokens have blocks 0 to ", count - 1, " of ", block);
+  }
+  void fields(auto&& field) {
+    field("window", window);
+    field("global", global);
+    field("stride", stride);
+    field("block", block);
+    field("random", random);
+    field("seed", seed);
+    field("pairs", pairs);
+  }
+
+  /// Whether query q reads key k.
+  bool live(std::size_t q, std::size_t k) const {
+    const std::size_t apart = q > k ? q - k : k - q;
+    switch (kind) {
+      case Kind::dense:
+        return true;
+      case Kind::window:
+        return apart <= window || q < global || k < global;
+      case Kind::strided:
+        return apart <= window || k % stride == stride - 1;
+      case Kind::blocks:
+        return listed(q / block, k / block);
+      case Kind::big_bird: {
+        const std::size_t i = q / block, j = k / block, blocks = i > j ? i - j : j - i;
+        if (blocks <= window || i < global || j < global) return true;
+        for (std::size_t r = 0; r < random; ++r)
+          if (drawn(i, r, k / block)) return true;
+        return false;
+      }
+    }
+    return false;
+  }
+
+ private:
+  bool listed(std::size_t i, std::size_t j) const {
+    std::size_t low = 0, high = pairs.size() / 2;
+    while (low < high) {
+      const std::size_t middle = (low + high) / 2;
+      const auto at = std::pair(pairs[2 * middle], pairs[2 * middle + 1]);
+      if (at == std::pair(i, j)) return true;
+      (at < std::pair(i, j) ? low : high) = at < std::pair(i, j) ? middle + 1 : middle;
+    }
+    return false;
+  }
+  /// Random block r of block i is one of the blocks up to it, so that causal queries have theirs, too.
+  bool drawn(std::size_t i, std::size_t r, std::size_t j) const {
+    return i > 0 && random::Stream(seed).bits(i * random + r) % i == j;
+  }
+};
+
+/// Every key.
+inline Pattern dense() { return {}; }
+/// Keys at most `reach` tokens away; the first `global` tokens read all and are read by all.
+inline Pattern sliding_window(std::size_t reach, std::size_t global = 0) {
+  return {.kind = Pattern::Kind::window, .window = reach, .global = global};
+}
+/// Keys at most `reach` tokens away, and every `stride`-th token (Child et al., "Generating long sequences with sparse
+/// transformers", 2019).
+inline Pattern strided(std::size_t stride, std::size_t reach) {
+  if (stride == 0) raise<UsageError>("attention::strided: needs a stride of 1 or more");
+  return {.kind = Pattern::Kind::strided, .window = reach, .stride = stride};
+}
+/// Blocks of `block` tokens: of each pair the queries' block reads the keys' block.
+inline Pattern blocks(std::size_t block, std::vector<std::array<std::size_t, 2>> list) {
+  if (block == 0) raise<UsageError>("attention::blocks: needs blocks of 1 token or more");
+  Pattern result{.kind = Pattern::Kind::blocks, .block = block};
+  std::sort(list.begin(), list.end());
+  for (const auto& [query, key] : list) result.pairs.push_back(query), result.pairs.push_back(key);
+  return result;
+}
+/// Blocks of `block` tokens that read the `window` blocks on both sides, the first `global` ones, which read all, and
+/// `random` others (Zaheer et al., "Big Bird", 2020).
+inline Pattern big_bird(std::size_t block = 64, std::size_t window = 1, std::size_t global = 1, std::size_t random = 2,
+                        std::uint64_t seed = 0) {
+  if (block == 0) raise<UsageError>("attention::big_bird: needs blocks of 1 token or more");
+  return {.kind = Pattern::Kind::big_bird,
+          .window = window,
+          .global = global,
+          .block = block,
+          .random = random,
+          .seed = seed};
+}
+/// A good default for long sequences: a window of 128 tokens on both sides and 64 tokens that see and are seen by all.
+inline const Pattern sparse = sliding_window(128, 64);
+
+}  // namespace attention
+
+namespace backend {
+
+/// The pairs of a square of queries and keys that are live, for each square in which there are any.
+class AttentionTiles {
+ public:
+  static constexpr std::uint32_t full = ~std::uint32_t{0};
+  /// Bits of queries, one word a key, and of keys, one word a query.
+  struct Mask {
+    std::array<std::uint64_t, 64> by_key{}, by_query{};
+    bool operator<(const Mask& other) const { return by_query < other.by_query; }
+  };
+  struct Tile {
+    std::uint32_t other, mask;  // the keys', or the queries' tile; full: all pairs are live
+  };
+
+  AttentionTiles() = default;
+  [[gnu::cold]] AttentionTiles(const attention::Pattern& pattern, bool causal, std::size_t length, std::size_t lanes)
+      : of_query_((length + lanes - 1) / lanes), of_key_(of_query_.size()) {
+    std::map<Mask, std::uint32_t> known;
+    for (std::size_t qt = 0; qt < of_query_.size(); ++qt)
+      for (std::size_t kt = 0; kt < (causal ? qt + 1 : of_query_.size()); ++kt) {
+        Mask mask;
+        std::size_t live = 0, all = 0;
+        for (std::size_t q = qt * lanes; q < std::min(length, (qt + 1) * lanes); ++q)
+          for (std::size_t k = kt * lanes; k < std::min(length, (kt + 1) * lanes); ++k, ++all) {
+            if ((causal && k > q) || !pattern.live(q, k)) continue;
+            ++live;
+            mask.by_query[q - qt * lanes] |= std::uint64_t{1} << (k - kt * lanes);
+            mask.by_key[k - kt * lanes] |= std::uint64_t{1} << (q - qt * lanes);
+          }
+        if (live == 0) continue;
+        pairs_ += live;
+        std::uint32_t number = full;
+        if (live < all) {
+          const auto [at, fresh] = known.emplace(mask, static_cast<std::uint32_t>(masks_.size()));
+          if (fresh) masks_.push_back(mask);
+          number = at->second;
+        }
+        of_query_[qt].push_back({static_cast<std::uint32_t>(kt), number});
+        of_key_[kt].push_back({static_cast<std::uint32_t>(qt), number});
+        ++count_;
+      }
+  }
+
+  std::size_t side() const { return of_query_.size(); }
+  std::size_t count() const { return count_; }
+  /// Live pairs of a query and a key.
+  std::size_t pairs() const { return pairs_; }
+  const std::vector<Tile>& of_query(std::size_t tile) const { return of_query_[tile]; }
+  const std::vector<Tile>& of_key(std::size_t tile) const { return of_key_[tile]; }
+  const Mask& mask(std::uint32_t number) const { return masks_[number]; }
+
+ private:
+  std::size_t count_ = 0, pairs_ = 0;
+  std::vector<std::vector<Tile>> of_query_, of_key_;
+  std::vector<Mask> masks_;
+};
+
+/// Scaled dot products of all heads. Tokens are lanes: queries are panels of heads * width features, whose batch are
+/// the tokens of all samples, those of each sample in whole panels; keys and values have key_heads * width. A head's
+/// features follow each other; head h reads the keys of head h * key_heads / heads.
+struct Attention {
+  std::size_t heads = 1, key_heads = 1, width = 0, samples = 0, length = 0;
+  double scale = 1;
+  const attention::Pattern* pattern = nullptr;
+  bool causal = false;
+  const AttentionTiles* tiles = nullptr;  // of the pattern, for this number of lanes; for kernels that want them
+
+  std::size_t shared() const { return heads / key_heads; }
+  bool live(std::size_t q, std::size_t k) const { return !(causal && k > q) && pattern->live(q, k); }
+};
+
+}  // namespace backend
+}  // namespace tesla::inline TESLA_TARGET

@@ -1,0 +1,195 @@
+// Attention: against plain loops, differences of the loss, both backends and PyTorch's numbers.
+#include <tesla/tesla.hpp>
+
+#include <catch2/catch.hpp>
+#include <io/temporary_folder.hpp>
+#include <layer/training_checks.hpp>
+
+namespace test_layer_attention {
+
+using namespace layer_test;
+using layer::MultiHeadAttentionOptions;
+
+namespace {
+
+const std::vector<MultiHeadAttentionOptions> kinds = {
+    {.heads = 2},
+    {.heads = 4, .key_heads = 2, .width = 3, .causal = true},
+    {.heads = 1, .pattern = attention::sliding_window(3, 1), .use_bias = false},
+    {.heads = 2, .width = 5, .pattern = attention::strided(4, 1), .causal = true, .masking = true, .mask_value = 0},
+    {.heads = 2, .pattern = attention::big_bird(4, 0, 1, 1)},
+    {.heads = 2, .pattern = attention::blocks(5, {{0, 0}, {1, 0}})},  // tokens from 10 on read nothing
+};
+
+/// Sequences of which some steps, and all of sample 1, are zero.
+template <class T>
+Tensor<T> sequences(std::size_t batch, std::size_t length, std::size_t features) {
+  Tensor<T> x({batch, length, features});
+  random::fill_normal(x, {.seed = 1});
+  for (std::size_t s = 0; s < batch; ++s)
+    for (std::size_t t = 0; t < length; ++t)
+      for (std::size_t f = 0; f < features; ++f)
+        if (s == 1 || (s * 5 + t * 3) % 7 < 2) x[(s * length + t) * features + f] = T(0);
+  return x;
+}
+
+/// The layer by plain loops over the numbers of its parameters.
+std::vector<double> by_loops(const MultiHeadAttention& layer, const Tensor<double>& x) {
+  const std::size_t batch = x.shape()[0], length = x.shape()[1], features = x.shape()[2];
+  const std::size_t readers = layer.key_heads == 0 ? layer.heads : layer.key_heads;
+  const std::size_t width = layer.width == 0 ? features / layer.heads : layer.width;
+  const layer::Values& p = *layer.initial;
+  const auto project = [&](std::size_t i, const double* from) {
+    const Tensor<double>& w = p[layer.use_bias ? 2 * i : i];
+    std::vector<double> out(w.shape()[0]);
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      out[r] = layer.use_bias ? p[2 * i + 1][r] : 0;
+      for (std::size_t c = 0; c < w.shape()[1]; ++c) out[r] += w[r * w.shape()[1] + c] * from[c];
+    }
+    return out;
+  };
+  std::vector<double> y;
+  for (std::size_t s = 0; s < batch; ++s) {
+    std::array<std::vector<std::vector<double>>, 3> qkv;
+    std::vector<bool> counts;
+    for (std::size_t t = 0; t < length; ++t) {
+      const double* const at = x.data() + (s * length + t) * features;
+      for (std::size_t i = 0; i < 3; ++i) qkv[i].push_back(project(i, at));
+      counts.push_back(!layer.masking ||
+                       std::any_of(at, at + features, [&](double v) { return v != layer.mask_value; }));
+    }
+    for (std::size_t q = 0; q < length; ++q) {
+      std::vector<double> heads(layer.heads * width, 0.0);
+      for (std::size_t h = 0; h < layer.heads; ++h) {
+        const std::size_t first = h / (layer.heads / readers) * width;
+        std::vector<double> weights(length, 0.0);
+        double total = 0;
+        for (std::size_t k = 0; k < length; ++k) {
+          if (!counts[k] || (layer.causal && k > q) || !layer.pattern.live(q, k)) continue;
+          double score = 0;
+          for (std::size_t d = 0; d < width; ++d) score += qkv[0][q][h * width + d] * qkv[1][k][first + d];
+          total += weights[k] = std::exp(score / std::sqrt(static_cast<double>(width)));
+        }
+        for (std::size_t k = 0; k < length && total > 0; ++k)
+          for (std::size_t d = 0; d < width; ++d) heads[h * width + d] += weights[k] / total * qkv[2][k][first + d];
+      }
+      const std::vector<double> out = project(3, heads.data());
+      y.insert(y.end(), out.begin(), out.end());
+    }
+  }
+  return y;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("attention: what plain loops give", "[layer][attention]", (BasicSequential<float, backend::Cpu>),
+                   (BasicSequential<double, backend::Cpu>), (BasicSequential<double, backend::Reference>)) {
+  using T = typename TestType::Scalar;
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    for (const std::size_t length : {1, 2, 9, 64, 70, 131})
+      for (const std::size_t batch : {1, 3, 17}) {
+        if (length > 70 && batch > 3) continue;
+        MultiHeadAttentionOptions options = kinds[i];
+        if (options.pattern.kind == attention::Pattern::Kind::blocks && length < 10) continue;
+        options.name = "a";
+        options.bias_initializer = init::normal(0.3);
+        CAPTURE(i, length, batch);
+        TestType model({.seed = 7});
+        model.add_layer(MultiHeadAttention(options));
+        model.build({length, 6});
+        const Tensor<T> x = sequences<T>(batch, length, 6);
+        Tensor<double> wide(x.shape());
+        std::copy(x.begin(), x.end(), wide.begin());
+        const std::vector<double> expected = by_loops(model.template layer<MultiHeadAttention>("a"), wide);
+        const Tensor<T> y = model.predict(x);
+        double worst = 0;
+        for (std::size_t k = 0; k < expected.size(); ++k)
+          worst = std::max(worst, std::abs(static_cast<double>(y[k]) - expected[k]));
+        CHECK(worst < (std::is_same_v<T, float> ? 1e-5 : 1e-13));
+      }
+}
+
+TEMPLATE_TEST_CASE("gradients: attention", "[layer][gradients][attention]", backend::Cpu, backend::Reference) {
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    for (const std::size_t batch : {1, 5}) {
+      CAPTURE(i, batch);
+      MultiHeadAttentionOptions options = kinds[i];
+      options.use_bias = false;  // that of keys has no gradient
+      check_training_gradients<TestType>({11, 6}, batch, [&](auto& m) { m.add_layer(MultiHeadAttention(options)); });
+    }
+}
+
+TEST_CASE("attention: both backends train alike, over several squares", "[layer][attention]") {
+  for (std::size_t i = 0; i < kinds.size(); ++i)
+    for (const std::size_t batch : {1, 3, 18}) {
+      CAPTURE(i, batch);
+      check_backends_agree({67, 6}, batch, [&](auto& model) { model.add_layer(MultiHeadAttention(kinds[i])); });
+    }
+}
+
+TEST_CASE("attention: the same bits at any number of threads", "[layer][attention]") {
+  const auto trained = [] {
+    Sequential model({.seed = 2});
+    model.add_layer(MultiHeadAttention({.heads = 4, .key_heads = 2, .causal = true})).add_layer(Flatten());
+    model.add_layer(Dense({.units = 2}));
+    model.build({150, 16});
+    model.compile(optim::SGD({.learning_rate = 0.1}), loss::MeanSquaredError());
+    const Tensor<float> x = sequences<float>(5, 150, 16);
+    Tensor<float> y({5, 2});
+    random::fill_normal(y, {.seed = 3});
+    for (int step = 0; step < 3; ++step) model.train_step(x, y);
+    const Tensor<float> out = model.predict(x);
+    return std::vector<float>(out.begin(), out.end());
+  };
+  set_threads(1);
+  const auto expected = trained();
+  for (const int threads : {2, 3, 4}) {
+    set_threads(threads);
+    CHECK(trained() == expected);
+  }
+  set_threads(0);
+}
+
+TEST_CASE("attention: large scores, and no scores at all", "[layer][attention]") {
+  Sequential model;
+  model.add_layer(MultiHeadAttention({.heads = 1, .masking = true, .name = "a"}));
+  model.build({4, 3});
+  Tensor<float> x({2, 4, 3});
+  for (std::size_t i = 0; i < 12; ++i) x[i] = 300.0F * static_cast<float>(i % 5);  // the second sample is all masked
+  const Tensor<float> y = model.predict(x);
+  for (const float v : y) REQUIRE(std::isfinite(v));
+  const Tensor<float> bias = model.parameter("a.output.bias").value();
+  for (std::size_t i = 12; i < 24; ++i) REQUIRE(y[i] == bias[i % 3]);
+}
+
+TEST_CASE("attention: saved, loaded, planned", "[layer][attention]") {
+  const TemporaryFolder folder;
+  for (const MultiHeadAttentionOptions& options : kinds) {
+    Sequential model({.seed = 4});
+    model.add_layer(Input({20, 6})).add_layer(MultiHeadAttention(options));
+    const Tensor<float> x = sequences<float>(3, 20, 6), y = model.predict(x);
+    model.save(folder.path("m"));
+    Sequential again = Sequential::load<AllLayers>(folder.path("m"));
+    const Tensor<float> same = again.predict(x);
+    REQUIRE(std::equal(y.begin(), y.end(), same.begin()));
+  }
+  Sequential model;
+  model.add_layer(MultiHeadAttention({.heads = 2, .pattern = attention::sliding_window(64), .causal = true}));
+  model.build({1024, 8});
+  REQUIRE_THAT(model.plan(1), Catch::Matchers::Contains("31 of 256 squares of 64 x 64 tokens"));
+}
+
+TEST_CASE("attention: what does not fit is said", "[layer][attention]") {
+  using Catch::Matchers::Contains;
+  const Shape in{10, 6};
+  REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 4}), in), Contains("4 heads") && Contains("6 input features"));
+  REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 0}), in), Contains(".heads"));
+  REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 3, .key_heads = 2}), in), Contains(".key_heads = 2"));
+  REQUIRE_THAT(complaint(MultiHeadAttention(), {6}), Contains("{length, features}"));
+  REQUIRE_THAT(complaint(MultiHeadAttention({.pattern = attention::blocks(4, {{0, 3}})}), in),
+               Contains("number 3") && Contains("blocks 0 to 2"));
+  REQUIRE_THROWS_AS(attention::strided(0, 1), UsageError);
+  REQUIRE_THROWS_AS(attention::big_bird(0), UsageError);
+}
+
+}  // namespace test_layer_attention
