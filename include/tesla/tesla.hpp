@@ -26,6 +26,7 @@
 #include <tesla/layer/tensor_train_embedding.hpp>
 #include <tesla/layer/tensor_train_recurrent.hpp>
 #include <tesla/layer/time_distributed.hpp>
+#include <tesla/layer/transformer.hpp>
 #include <tesla/layer/transposed_convolution.hpp>
 #include <tesla/loss/cosine_similarity.hpp>
 #include <tesla/loss/cross_entropy.hpp>

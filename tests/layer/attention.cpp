@@ -162,6 +162,30 @@ TEST_CASE("attention: large scores, and no scores at all", "[layer][attention]")
   for (std::size_t i = 12; i < 24; ++i) REQUIRE(y[i] == bias[i % 3]);
 }
 
+TEST_CASE("a block of a transformer: both backends train alike, and it is the layers that it says",
+          "[layer][attention]") {
+  const auto block = [](auto& model) {
+    model.add_layer(TransformerBlock({.features = 6, .heads = 2, .hidden = 9, .causal = true}));
+  };
+  check_backends_agree({5, 6}, 3, block);
+  check_backends_agree({70, 6}, 18, block);
+  const auto predicted = [](auto add) {
+    Sequential model({.seed = 6});
+    add(model);
+    model.build({5, 6});
+    Tensor<float> x({3, 5, 6});
+    random::fill_normal(x, {.seed = 1});
+    const Tensor<float> y = model.predict(x);
+    return std::vector<float>(y.begin(), y.end());
+  };
+  REQUIRE(predicted(block) == predicted([](auto& model) {
+            model.add_layer(Residual(LayerNorm(), MultiHeadAttention({.heads = 2, .causal = true})))
+                .add_layer(Residual(LayerNorm(), TimeDistributed(Dense({.units = 9, .activation = gelu})),
+                                    TimeDistributed(Dense({.units = 6}))));
+          }));
+  REQUIRE_THROWS_WITH(TransformerBlock({}), Catch::Matchers::Contains(".features"));
+}
+
 TEST_CASE("attention: saved, loaded, planned", "[layer][attention]") {
   const TemporaryFolder folder;
   for (const MultiHeadAttentionOptions& options : kinds) {

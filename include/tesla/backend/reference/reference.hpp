@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tesla/backend/backend.hpp>
+#include <tesla/backend/reference/attention.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -214,17 +215,11 @@ class Reference {
 
   template <class T>
   void to_tokens(Panels<const T> x, std::size_t length, Panels<T> tokens) {
-    const std::size_t rows = tokens.batch / std::max<std::size_t>(x.batch, 1);
-    for (std::size_t i = 0; i < tokens.batch; ++i)
-      for (std::size_t f = 0; f < tokens.features; ++f)
-        tokens.at(i, f) = i % rows < length ? x.at(i / rows, i % rows * tokens.features + f) : T(0);
+    reference::to_tokens(x, length, tokens);
   }
   template <class T>
   void from_tokens(Panels<const T> tokens, std::size_t length, Panels<T> y) {
-    const std::size_t rows = tokens.batch / std::max<std::size_t>(y.batch, 1);
-    for (std::size_t i = 0; i < tokens.batch; ++i)
-      for (std::size_t f = 0; f < tokens.features && i % rows < length; ++f)
-        y.at(i / rows, i % rows * tokens.features + f) = tokens.at(i, f);
+    reference::from_tokens(tokens, length, y);
   }
   template <class T>
   static std::size_t attention_scratch(const Attention&, std::size_t) {
@@ -233,36 +228,12 @@ class Reference {
   template <class T>
   void attend(const Attention& a, Panels<const T> q, Panels<const T> k, Panels<const T> v, const T* keys, Panels<T> o,
               T* log_sums) {
-    each_query(a, q, k, keys, [&](std::size_t head, std::size_t query, const auto& weights, T log_sum) {
-      for (std::size_t f = 0; f < a.width; ++f) {
-        T total(0);
-        for (const auto& [key, weight] : weights) total += weight * v.at(key, head / a.shared() * a.width + f);
-        o.at(query, head * a.width + f) = total;
-      }
-      log_sums[head * q.batch + query] = log_sum;
-    });
+    reference::attend(a, q, k, v, keys, o, log_sums);
   }
   template <class T>
   void attend_gradient(const Attention& a, Panels<const T> q, Panels<const T> k, Panels<const T> v, const T* keys,
                        Panels<const T> o, const T*, Panels<const T> d_o, Panels<T> dq, Panels<T> dk, Panels<T> dv, T*) {
-    for (const Panels<T>& p : {dq, dk, dv}) fill(p.data, p.size(), T(0));
-    each_query(a, q, k, keys, [&](std::size_t head, std::size_t query, const auto& weights, T) {
-      const std::size_t own = head * a.width, shared = head / a.shared() * a.width;
-      T mean(0);
-      for (std::size_t f = 0; f < a.width; ++f) mean += o.at(query, own + f) * d_o.at(query, own + f);
-      for (const auto& [key, weight] : weights) {
-        T by_weight(0);
-        for (std::size_t f = 0; f < a.width; ++f) {
-          by_weight += d_o.at(query, own + f) * v.at(key, shared + f);
-          dv.at(key, shared + f) += weight * d_o.at(query, own + f);
-        }
-        const T by_score = weight * (by_weight - mean) * static_cast<T>(a.scale);
-        for (std::size_t f = 0; f < a.width; ++f) {
-          dq.at(query, own + f) += by_score * k.at(key, shared + f);
-          dk.at(key, shared + f) += by_score * q.at(query, own + f);
-        }
-      }
-    });
+    reference::attend_gradient(a, q, k, v, keys, o, d_o, dq, dk, dv);
   }
 
   template <class F, class T, class... In>
@@ -420,30 +391,6 @@ class Reference {
   }
 
  private:
-  /// Calls f(head, query, {key, weight} of those that it reads, the logarithm of the softmax's denominator).
-  template <class T, class F>
-  static void each_query(const Attention& a, Panels<const T> q, Panels<const T> k, const T* keys, const F& f) {
-    const std::size_t rows = q.batch / std::max<std::size_t>(a.samples, 1);
-    for (std::size_t sample = 0; sample < a.samples; ++sample)
-      for (std::size_t head = 0; head < a.heads; ++head)
-        for (std::size_t i = 0; i < a.length; ++i) {
-          std::vector<std::pair<std::size_t, T>> weights;
-          T largest = std::numeric_limits<T>::lowest(), total(0);
-          for (std::size_t j = 0; j < a.length; ++j) {
-            const std::size_t key = sample * rows + j;
-            if (!a.live(i, j) || (keys != nullptr && keys[key] == T(0))) continue;
-            T score(0);
-            for (std::size_t d = 0; d < a.width; ++d)
-              score += q.at(sample * rows + i, head * a.width + d) * k.at(key, head / a.shared() * a.width + d);
-            weights.emplace_back(key, score * static_cast<T>(a.scale));
-            largest = std::max(largest, weights.back().second);
-          }
-          for (auto& [key, weight] : weights) total += weight = std::exp(weight - largest);
-          for (auto& [key, weight] : weights) weight /= total;
-          f(head, sample * rows + i, weights, weights.empty() ? T(0) : largest + std::log(total));
-        }
-  }
-
   /// Calls f(feature of the output, feature of the input, filter, number of the weight) for all that meet.
   template <class F>
   static void each_weight(const Convolution& c, const F& f) {
