@@ -2,6 +2,7 @@
 #include <tesla/tesla.hpp>
 
 #include <catch2/catch.hpp>
+#include <complex>
 #include <io/temporary_folder.hpp>
 #include <layer/training_checks.hpp>
 
@@ -18,6 +19,7 @@ const std::vector<MultiHeadAttentionOptions> kinds = {
     {.heads = 1, .pattern = attention::sliding_window(3, 1), .use_bias = false},
     {.heads = 2, .width = 5, .pattern = attention::strided(4, 1), .causal = true, .masking = true, .mask_value = 0},
     {.heads = 2, .pattern = attention::big_bird(4, 0, 1, 1)},
+    {.heads = 3, .key_heads = 1, .width = 4, .rotary = true, .rotary_base = 50},
     {.heads = 2, .pattern = attention::blocks(5, {{0, 0}, {1, 0}})},  // tokens from 10 on read nothing
 };
 
@@ -58,6 +60,14 @@ std::vector<double> by_loops(const MultiHeadAttention& layer, const Tensor<doubl
       counts.push_back(!layer.masking ||
                        std::any_of(at, at + features, [&](double v) { return v != layer.mask_value; }));
     }
+    for (std::size_t i = 0; i < 2 && layer.rotary; ++i)  // as complex numbers
+      for (std::size_t t = 0; t < length; ++t)
+        for (std::size_t f = 0; f < qkv[i][t].size(); f += 2) {
+          const double power = -static_cast<double>(f % width) / static_cast<double>(width);
+          const auto turned = std::complex(qkv[i][t][f], qkv[i][t][f + 1]) *
+                              std::polar(1.0, static_cast<double>(t) * std::pow(layer.rotary_base, power));
+          qkv[i][t][f] = turned.real(), qkv[i][t][f + 1] = turned.imag();
+        }
     for (std::size_t q = 0; q < length; ++q) {
       std::vector<double> heads(layer.heads * width, 0.0);
       for (std::size_t h = 0; h < layer.heads; ++h) {
@@ -209,6 +219,9 @@ TEST_CASE("attention: what does not fit is said", "[layer][attention]") {
   REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 4}), in), Contains("4 heads") && Contains("6 input features"));
   REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 0}), in), Contains(".heads"));
   REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 3, .key_heads = 2}), in), Contains(".key_heads = 2"));
+  REQUIRE_THAT(complaint(MultiHeadAttention({.heads = 2, .rotary = true}), in),
+               Contains(".rotary") && Contains("even"));
+  REQUIRE_THAT(complaint(MultiHeadAttention({.rotary = true, .rotary_base = 1}), in), Contains(".rotary_base"));
   REQUIRE_THAT(complaint(MultiHeadAttention(), {6}), Contains("{length, features}"));
   REQUIRE_THAT(complaint(MultiHeadAttention({.pattern = attention::blocks(4, {{0, 3}})}), in),
                Contains("number 3") && Contains("blocks 0 to 2"));

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <string_view>
@@ -199,6 +200,23 @@ struct Attention {
 
   std::size_t shared() const { return heads / key_heads; }
   bool live(std::size_t q, std::size_t k) const { return !(causal && k > q) && pattern->live(q, k); }
+};
+
+/// Pairs of features 2 i and 2 i + 1 of each head, turned by an angle that grows with the place of the token (Su et
+/// al., "RoFormer", 2021): place * base^(-2 i / width).
+struct Rotation {
+  std::size_t width = 0, length = 0;             // of a head; tokens
+  std::vector<double> cosines = {}, sines = {};  // [pair][place]
+
+  Rotation() = default;
+  [[gnu::cold]] Rotation(std::size_t head_width, std::size_t tokens, double base) : width(head_width), length(tokens) {
+    for (std::size_t i = 0; i < width / 2; ++i)
+      for (std::size_t place = 0; place < length; ++place) {
+        const double angle =
+            static_cast<double>(place) * std::pow(base, -2 * static_cast<double>(i) / static_cast<double>(width));
+        cosines.push_back(std::cos(angle)), sines.push_back(std::sin(angle));
+      }
+  }
 };
 
 }  // namespace backend

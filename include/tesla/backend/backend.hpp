@@ -15,7 +15,8 @@
 //              max_pool, mean_pool and their gradients: of each window, channel by channel
 //   features   normalise, normalise_gradient: groups of a sample's features; moments, moment_sums: of a batch's
 //              channels; pick: features in other places, repeated or added; draw: random numbers
-//   sequences  to_tokens, from_tokens: samples as lanes to tokens as lanes and back; attend, attend_gradient: attention
+//   sequences  to_tokens, from_tokens: samples as lanes to tokens as lanes and back; rotate: by a token's place;
+//              attend, attend_gradient: attention
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
@@ -112,7 +113,7 @@ template <class B, class T = float>
 concept Backend = std::movable<B> &&
     requires(B& b, std::size_t n, T* p, const T* q, Panels<T> panels, Panels<const T> in, Matrix<T> matrix,
              Features<T> vector, Features<const T> values, const Rows& rows, const Product<T>& product, Target<T> target,
-             const Convolution& convolution, const Groups& groups, const Attention& attention, const Picks& picks, const Draw& draw, const ElementwiseFunction& function, std::span<const std::uint32_t> numbers, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
+             const Convolution& convolution, const Groups& groups, const Attention& attention, const Rotation& rotation, const Picks& picks, const Draw& draw, const ElementwiseFunction& function, std::span<const std::uint32_t> numbers, detail::AnyFunctor f, detail::AnySums sums, detail::AnyUpdate update,
              Updated<T, 1> updated) {
   { B::name } -> std::convertible_to<const char*>;
   { B::host_memory } -> std::convertible_to<bool>;
@@ -139,6 +140,7 @@ concept Backend = std::movable<B> &&
   b.normalise_gradient(groups, true, in, in, in, panels);    // y, the factors, dy, dx
   b.to_tokens(in, n, panels);                                // samples {n, features} to panels of tokens, and back
   b.from_tokens(in, n, panels);
+  b.rotate(rotation, true, panels);                          // true: back
   { B::template attention_scratch<T>(attention, n) } -> std::same_as<std::size_t>;  // n: lanes of the tokens
   b.attend(attention, in, in, in, q, panels, p);             // queries, keys, values, which keys count or null; the
                                                              // result, logarithms of the softmax's denominators

@@ -19,7 +19,9 @@ struct MultiHeadAttentionOptions {
   std::size_t width = 0;      // of a head; 0: the features, divided by the heads
   attention::Pattern pattern = {};  // which tokens each reads; made by attention::dense(), sliding_window(), ...
   bool causal = false;              // of these, none behind it
-  bool masking = false;             // tokens whose inputs are all .mask_value are read by none
+  bool rotary = false;              // queries and keys are turned by their places, so that scores tell distances
+  double rotary_base = 10000;
+  bool masking = false;  // tokens whose inputs are all .mask_value are read by none
   double mask_value = 0;
   bool use_bias = true;
   init::Initializer initializer = init::glorot_uniform;
@@ -56,11 +58,15 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
     if (width == 0 && in[1] % heads != 0)
       raise<ShapeError>("has ", heads, " heads, which have to divide its ", in[1],
                         " input features, unless .width says how wide a head is");
+    if (!(rotary_base > 1 && rotary_base <= 1e12))
+      raise<UsageError>("needs a .rotary_base above 1 and up to 1e12, not ", rotary_base);
     if (!is_finite(mask_value)) raise<UsageError>("needs a finite .mask_value, not ", mask_value);
     pattern.check(in[0]);
     features_ = in[1];
     a_.heads = heads, a_.key_heads = readers, a_.width = width == 0 ? in[1] / heads : width, a_.length = in[0];
     a_.scale = 1 / std::sqrt(static_cast<double>(a_.width)), a_.causal = causal;
+    if (rotary && a_.width % 2 != 0)
+      raise<ShapeError>("turns pairs of features with .rotary, so the width of a head, ", a_.width, ", has to be even");
     const std::size_t queries = checked_product(a_.heads, a_.width), keys = readers * a_.width;
     const auto ask = [&](const std::string& what, std::size_t out, std::size_t from) {
       const std::size_t i = setup.parameters().size();
@@ -77,6 +83,7 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
     ask("query", queries, features_), ask("key", keys, features_), ask("value", keys, features_);
     ask("output", features_, queries);
     tiles_ = std::make_shared<Tiles>();
+    rotation_ = rotary ? std::make_shared<const backend::Rotation>(a_.width, a_.length, rotary_base) : nullptr;
     return in;
   }
 
@@ -93,6 +100,7 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
     if (masking) detail::mark_steps(pass, mask_value, Panels<const T>(room.x), room.keys, room.differs, room.one);
     const std::array<Panels<T>, 3> to{room.q, room.k, room.v};
     for (std::size_t i = 0; i < 3; ++i) project(pass, i, room.x, to[i]);
+    for (std::size_t i = 0; i < 2 && rotary; ++i) pass.backend.rotate(*rotation_, false, to[i]);
     pass.backend.attend(attention<T, B>(x.batch), Panels<const T>(room.q), Panels<const T>(room.k),
                         Panels<const T>(room.v), static_cast<const T*>(room.keys.data), room.o, room.log_sums);
     project(pass, 3, room.o, room.y);
@@ -110,6 +118,7 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
                                  Panels<const T>(room.o), static_cast<const T*>(room.log_sums),
                                  Panels<const T>(room.d_o), room.dq, room.dk, room.dv, room.attend);
     const std::array<Panels<T>, 3> from{room.dq, room.dk, room.dv};
+    for (std::size_t i = 0; i < 2 && rotary; ++i) pass.backend.rotate(*rotation_, true, from[i]);
     for (std::size_t i = 0; i < 3; ++i) gradients_of(pass, i, from[i], room.x, room.rows);
     if (!dx) return;
     for (std::size_t i = 0; i < 3; ++i) {
@@ -136,6 +145,8 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
     field("width", width);
     field("pattern", pattern);
     field("causal", causal);
+    field("rotary", rotary);
+    field("rotary_base", rotary_base);
     field("masking", masking);
     field("mask_value", mask_value);
     field("use_bias", use_bias);
@@ -233,6 +244,7 @@ struct MultiHeadAttention : MultiHeadAttentionOptions {
   backend::Attention a_;
   std::size_t features_ = 0;
   std::shared_ptr<Tiles> tiles_;
+  std::shared_ptr<const backend::Rotation> rotation_;
 };
 
 }  // namespace layer

@@ -18,6 +18,7 @@ struct TransformerBlockOptions {
   std::size_t hidden = 0;           // units between the two dense layers; 0: four times the features
   attention::Pattern pattern = {};  // which tokens each reads
   bool causal = false;
+  bool rotary = false;  // places are told by turning queries and keys
   Activation activation = gelu;
 };
 
@@ -27,7 +28,7 @@ struct TransformerBlockOptions {
   if (o.features == 0) raise<UsageError>("TransformerBlock: needs .features, the numbers of a token, to be 1 or more");
   const std::size_t hidden = o.hidden != 0 ? o.hidden : checked_product(4, o.features);
   const MultiHeadAttention attention(
-      {.heads = o.heads, .key_heads = o.key_heads, .pattern = o.pattern, .causal = o.causal});
+      {.heads = o.heads, .key_heads = o.key_heads, .pattern = o.pattern, .causal = o.causal, .rotary = o.rotary});
   const TimeDistributed<Dense> wide(Dense({.units = hidden, .activation = o.activation}));
   const TimeDistributed<Dense> narrow(Dense({.units = o.features}));
   return Chain(Residual(LayerNorm(), attention), Residual(LayerNorm(), wide, narrow));

@@ -42,7 +42,7 @@ class Course {
  private:
   const LayerNode<T, B>& node(std::size_t i) const { return *(*entries_)[i].node; }
 
-  bool read_once(std::size_t layer) const {
+  [[gnu::cold]] bool read_once(std::size_t layer) const {
     if (layer == model_input) return false;
     std::size_t readers = 0;
     for (const Entry& e : *entries_)
@@ -52,7 +52,7 @@ class Course {
 
   /// A normalisation with fixed statistics becomes part of the weights before it. In training, statistics being those
   /// of the batch, a bias before it has no effect.
-  void fold(std::size_t i, bool training) {
+  [[gnu::cold]] void fold(std::size_t i, bool training) {
     const std::size_t source = (*entries_)[i].from[0];
     if (!node(i).facts().affine || !read_once(source) || !node(source).facts().takes_affine) return;
     if (training)
@@ -63,7 +63,7 @@ class Course {
 
   /// The largest of some f(x) is f of the largest x where f grows: so the activation before a layer that takes the
   /// largest runs behind it. And max pooling runs inside the layer that makes what it reads, where that can.
-  void move_to_pooling(std::size_t i) {
+  [[gnu::cold]] void move_to_pooling(std::size_t i) {
     if (!node(i).facts().takes_activation) return;
     Step& own = steps_[i];
     std::size_t at = (*entries_)[i].from[0];

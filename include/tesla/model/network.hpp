@@ -404,7 +404,7 @@ class Network : public Layers<T, B> {
   using Step = typename Course<T, B>::Step;
   const Course<T, B>& course(const Workspace<T>& w) const { return courses_[w.training()]; }
 
-  layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
+  [[gnu::noinline]] layer::Pass<T, B> make_pass(Workspace<T>& w, std::size_t i) {
     const Entry& e = entries_[i];
     const Step& step = course(w)[i];
     std::span<T> scratch = w.scratch(), kept_memory = w.kept_memory(i);
@@ -444,7 +444,7 @@ class Network : public Layers<T, B> {
     return line + weight.rows * weight.stride + 2 * round_up(weight.rows, line);
   }
   /// The pass of layer i with weights and bias into which normalisation `norm` is folded.
-  void fold(layer::Pass<T, B>& pass, std::size_t i, std::size_t norm, std::size_t size) {
+  [[gnu::noinline, gnu::cold]] void fold(layer::Pass<T, B>& pass, std::size_t i, std::size_t norm, std::size_t size) {
     T* const head = pass.kept_memory.data();
     Slot& folded = folded_slots_[i];
     const backend::Matrix<T> from = pass.slots[0].value;

@@ -115,6 +115,26 @@ void turn_tokens(Panels<T> x, std::size_t length, Panels<T> out) {
   });
 }
 
+/// Turns the tokens of all samples, or turns them back.
+template <class T>
+void rotate(const Rotation& r, bool back, Panels<T> tokens) {
+  const std::size_t lanes = tokens.lanes, side = (r.length + lanes - 1) / lanes;
+  const double cost = nanoseconds::value<T> * static_cast<double>(2 * tokens.stride());
+  parallel_for(tokens.panels(), cost, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t panel = begin; panel < end; ++panel)
+      for (std::size_t head = 0; head < tokens.features / r.width; ++head)
+        for (std::size_t i = 0; i < r.width / 2; ++i) {
+          T *const a = tokens.panel(panel) + (head * r.width + 2 * i) * lanes, *const b = a + lanes;
+          const std::size_t first = panel % side * lanes, at = i * r.length + first;
+          for (std::size_t k = 0; k < std::min(lanes, r.length - first); ++k) {
+            const T c = static_cast<T>(r.cosines[at + k]);
+            const T s = static_cast<T>(back ? -r.sines[at + k] : r.sines[at + k]), x = a[k];
+            a[k] = x * c - b[k] * s, b[k] = x * s + b[k] * c;
+          }
+        }
+  });
+}
+
 template <class T>
 class Attend {
  public:

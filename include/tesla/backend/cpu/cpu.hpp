@@ -185,6 +185,10 @@ class Cpu {
     cpu::turn_tokens<true>(y, length, from);
   }
   template <class T>
+  void rotate(const Rotation& r, bool back, Panels<T> tokens) {
+    cpu::rotate(r, back, tokens);
+  }
+  template <class T>
   static std::size_t attention_scratch(const Attention& a, std::size_t lanes) {
     return cpu::Attend<T>(a, lanes).scratch();
   }

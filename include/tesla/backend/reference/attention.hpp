@@ -12,6 +12,19 @@
 
 namespace tesla::inline TESLA_TARGET::backend::reference {
 
+template <class T>
+void rotate(const Rotation& r, bool back, Panels<T> tokens) {
+  const std::size_t rows = round_up(r.length, tokens.lanes);
+  for (std::size_t token = 0; token < tokens.batch; ++token)
+    for (std::size_t head = 0; head < tokens.features / r.width && token % rows < r.length; ++head)
+      for (std::size_t i = 0; i < r.width / 2; ++i) {
+        const std::size_t at = i * r.length + token % rows, f = head * r.width + 2 * i;
+        const T c = static_cast<T>(r.cosines[at]), s = static_cast<T>(back ? -r.sines[at] : r.sines[at]);
+        const T x = tokens.at(token, f), y = tokens.at(token, f + 1);
+        tokens.at(token, f) = x * c - y * s, tokens.at(token, f + 1) = x * s + y * c;
+      }
+}
+
 /// Calls f(head, query, {key, weight} of those that it reads, the logarithm of the softmax's denominator).
 template <class T, class F>
 void each_query(const Attention& a, Panels<const T> q, Panels<const T> k, const T* keys, const F& f) {

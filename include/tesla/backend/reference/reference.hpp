@@ -222,6 +222,10 @@ class Reference {
     reference::from_tokens(tokens, length, y);
   }
   template <class T>
+  void rotate(const Rotation& r, bool back, Panels<T> tokens) {
+    reference::rotate(r, back, tokens);
+  }
+  template <class T>
   static std::size_t attention_scratch(const Attention&, std::size_t) {
     return 0;
   }
