@@ -71,6 +71,7 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
 
   template <optim::Optimizer O, loss::Loss L>
   void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
+    must_not_fit("compile");
     check_owner("compile", optimizer);
     training_.set_loss(std::move(loss), std::move(metrics));
     training_.set_optimizer(std::move(optimizer));
@@ -80,6 +81,7 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   /// stay.
   template <loss::Loss L, optim::Optimizer O>
   void train_with(const L& loss, const O& optimizer) {
+    must_not_fit("train_with");
     check_owner("train_with", optimizer);
     if (!training_.has_loss(loss)) training_.set_loss(loss, training_.metrics);
     if (training_.begin_or_go_on(optimizer)) net().store().allocate_slots(training_.optimizer->slots());
@@ -204,7 +206,12 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   }
   /// Reads parameters and optimizer state of a file into this model, which has the same layers: the way back for models
   /// with layers, losses or optimizers of one's own.
-  void restore(const std::string& path) { model::restore(net(), training_, path); }
+  void restore(const std::string& path) {
+    if (fitting_ && net().store().averaged())
+      raise<UsageError>("restore: fit is running and keeps averages, which a file does not have; stop it first, with ",
+                        ".stop of the moment");
+    model::restore(net(), training_, path);
+  }
 
   /// The shape of what predict() returns for one sample.
   const Shape& output_shape() {
@@ -417,6 +424,7 @@ template <class T, class B>
 
 template <class T, class B>
 double BasicSequential<T, B>::train_step(const data::Samples& batch) {
+  must_not_fit("train_step");
   need_compiled("train_step");
   BuiltFor built(net(), batch.x);
   need_slots();
@@ -464,7 +472,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
   BuiltFor built(net(), x, false);
   const std::size_t batch_size = checked_batch(options.batch_size, "predict");
   const std::size_t features = net().output_shape().elements();
-  training::check_input(x, net().input_shape().elements(), "predict: x");
+  training::check_input(x, net().input_shape(), "predict: x");
   if (out.size() != x.samples() * features)
     raise<ShapeError>("predict: ", x.samples(), " samples with ", features, " outputs need ", x.samples() * features,
                       " values of memory, not ", out.size());

@@ -81,6 +81,9 @@ TEST_CASE("structure: what does not fit is said", "[layer]") {
   REQUIRE_THAT(complaint(Reshape({2, 5}), {12}), Contains("12 features") && Contains("reshape"));
   REQUIRE_THAT(complaint(Permute({0, 0}), {3, 4}), Contains("an order"));
   REQUIRE_THAT(complaint(ZeroPad2D({.padding = same}), {3, 4, 1}), Contains(".padding"));
+  constexpr std::size_t half = std::size_t{1} << 63;  // twice that is 0
+  REQUIRE_THAT(complaint(ZeroPad2D({.padding = {half, half}}), {3, 4, 1}), Contains(".padding of more than"));
+  REQUIRE_THAT(complaint(ZeroPad2D({.padding = {1, 1}}), {~std::size_t{0}, 1, 1}), Contains("at most 2^32 - 2"));
   REQUIRE_THAT(complaint(UpSample2D({.size = {0, 2}}), {3, 4, 1}), Contains(".size"));
   REQUIRE_THAT(complaint(TransposedConv2D({.filters = 0}), {3, 4, 1}), Contains(".filters"));
   REQUIRE_THAT(complaint(TransposedConv2D({.filters = 4, .groups = 3}), {3, 4, 1}), Contains(".groups"));
@@ -200,6 +203,17 @@ TEST_CASE("structure: a kind that no one names is not known, but by all layers",
   REQUIRE_NOTHROW(BasicSequential<double, backend::Reference>::load(folder.path("m")));
   auto here = BasicSequential<double, backend::Reference>::load<All>(folder.path("m"));
   REQUIRE(here.network().entries().size() == 4);
+}
+
+TEST_CASE("structure: one branch, and a residual around a residual", "[layer]") {
+  const Tensor<float> x({2, 3}, {1, -2, 3, -4, 5, -6});
+  const Tensor<float> once = Sequential(Parallel(sum, ReLU())).predict(x);
+  const Tensor<float> nested = Sequential(Residual(Residual(ReLU()))).predict(x);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const float positive = std::max(x[i], 0.0F);
+    REQUIRE(once[i] == positive);
+    REQUIRE(nested[i] == 2 * x[i] + positive);
+  }
 }
 
 }  // namespace test_layer_structure

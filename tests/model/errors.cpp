@@ -706,11 +706,13 @@ struct Meddler {
     if (what == 1) *model = tesla::Sequential();
     if (what == 2) model->build({9});
     if (what == 3) model->fit(std::vector<float>{1}, std::vector<float>{1}, {.verbose = 0});
+    if (what == 4) model->compile(tesla::optim::RMSprop(), tesla::loss::MeanSquaredError());
+    if (what == 5) model->train_step(std::vector<float>{1}, std::vector<float>{1});
   }
 };
 
 TEST_CASE("a model that fit runs cannot be changed, and trains on afterwards", "[errors]") {
-  for (int what = 0; what < 4; ++what) {
+  for (int what = 0; what < 6; ++what) {
     INFO("what " << what);
     Fixture f;
     CHECK_THROWS_AS(f.model.fit(f.x, f.labels, {.callbacks = {Meddler{&f.model, what}}, .verbose = 0}), UsageError);
@@ -718,6 +720,29 @@ TEST_CASE("a model that fit runs cannot be changed, and trains on afterwards", "
                       Catch::Contains("fit is running"));
     CHECK(f.model.fit(f.x, f.labels, {.verbose = 0})["loss"].size() == 1);
   }
+}
+
+TEST_CASE("images in another order of extents are refused", "[errors]") {
+  tesla::Sequential model;
+  model.add_layer(tesla::Flatten()).add_layer(tesla::Dense({.units = 2}));
+  model.build({6, 8, 3});
+  CHECK(model.predict(tesla::Tensor<float>({2, 6, 8, 3})).size() == 4);
+  CHECK(model.predict(tesla::Tensor<float>({2, 144})).size() == 4);
+  check_raises<ShapeError>(
+      [&] {
+        model.predict(tesla::Tensor<float>({2, 3, 6, 8}));
+      },
+      {"predict: x", "{6, 8, 3}", "{2, 3, 6, 8}", "{height, width, channels}"});
+}
+
+TEST_CASE("restore in a fit that keeps averages is refused", "[errors]") {
+  Fixture f;
+  const TemporaryFolder folder;
+  f.model.save(folder.path("m"));
+  const auto back = tesla::callback::on_batch_end([&](auto& moment) { moment.model.restore(folder.path("m")); });
+  check_raises<UsageError>([&] { f.model.fit(f.x, f.labels, {.callbacks = {back}, .verbose = 0, .average = 0.9}); },
+                           {"restore", "averages"});
+  CHECK(f.model.fit(f.x, f.labels, {.verbose = 0, .average = 0.9})["loss"].size() == 1);
 }
 
 TEST_CASE("a model that was moved away says so", "[errors]") {
@@ -784,6 +809,12 @@ TEST_CASE("sizes beyond the machine and numbers beyond sense are refused", "[err
   CHECK_THROWS_AS(slope.build({2}), UsageError);
   tesla::Sequential late{tesla::Dense({.units = 1}), tesla::Input({1})};
   CHECK_THROWS_WITH(late.build({2}), Catch::Contains("has to be the first layer"));
+}
+
+TEST_CASE("two parameters of one name are refused", "[errors]") {
+  tesla::Sequential model{tesla::LSTM({.units = 2, .return_sequences = true, .bidirectional = true, .name = "g"}),
+                          tesla::GRU({.units = 2, .name = "g.reverse"})};
+  check_raises<UsageError>([&] { model.build({3, 2}); }, {"layer 1 (g)", "layer 2 (g.reverse)", "g.reverse.weight"});
 }
 
 TEST_CASE("a vector is samples of one value", "[errors]") {

@@ -36,6 +36,7 @@ struct Sum {
   }
   template <class T, class B>
   void forward(Pass<T, B>& pass, std::span<const Panels<const T>> xs, Panels<T> y) const {
+    if (xs.size() == 1) return pass.map([](auto a) { return a; }, y, xs[0]);
     pass.map([](auto a, auto b) { return a + b; }, y, xs[0], xs[1]);
     for (std::size_t k = 2; k < xs.size(); ++k)
       pass.map([](auto a, auto b) { return a + b; }, y, Panels<const T>(y), xs[k]);
@@ -111,6 +112,9 @@ struct Residual {
   std::tuple<L...> layers;
   Residual(L... l) : layers(std::move(l)...) {}
 };
+/// Of a Residual it is one around that, not a copy.
+template <class... L>
+Residual(Residual<L...>) -> Residual<Residual<L...>>;
 
 /// Branches, each a layer or a Chain of them, that read the same input.
 template <class... L>

@@ -126,6 +126,7 @@ struct Pass {
     Panels<const T> dy, x;  // sum_products: the gradient is not stored
     double rate = 1;        // times the optimizer's learning rate
     bool by_rows = false;
+    bool frozen = false;                    // by the user
     UsedRows used = {};                     // by_rows: the gradient has these rows, one behind the other
     std::vector<std::uint32_t> notes = {};  // of a batch, from the forward to the backward pass
 

@@ -105,7 +105,7 @@ struct BatchNorm : BatchNormOptions {
     const Panels<T> mean = v[0], variance = v[1], spread = v[2], factor = v[3];  // spread: 1 / the deviation
     const Panels<const T> now_spread = spread;
     Panels<const T> now_mean = mean, now_variance = variance;
-    if (pass.training) {
+    if (pass.training && !fixed(pass)) {
       pass.backend.moments(x, sums_of(mean), sums_of(variance));
     } else {
       now_mean = pass.vector(0), now_variance = pass.vector(1);
@@ -142,7 +142,9 @@ struct BatchNorm : BatchNormOptions {
   void backward(Pass<T, B>& pass, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     using detail::per_channel, detail::sums_of;
     const detail::ChannelVectors<T> v{pass.kept_memory.data(), channels_};
-    const Panels<T> mean = v[0], variance = v[1], spread = v[2], factor = v[3], sums = v[4], along = v[5];
+    const bool own_statistics = !fixed(pass);
+    const Panels<T> mean = own_statistics ? v[0] : pass.vector(0);
+    const Panels<T> variance = v[1], spread = v[2], factor = v[3], sums = v[4], along = v[5];
     const Panels<const T> up = dy, each_sum = sums, each_along = along, each_spread = spread;
     const double n = static_cast<double>(samples(x));
     // The running statistics follow here, where the batch is known to have a finite loss.
@@ -154,8 +156,7 @@ struct BatchNorm : BatchNormOptions {
           },
           pass.vector(running), Panels<const T>(pass.vector(running)), now);
     };
-    follow(0, mean, 1);
-    follow(1, variance, n > 1 ? n / (n - 1) : 1);
+    if (own_statistics && n > 1) follow(0, mean, 1), follow(1, variance, n / (n - 1));
     if (pass.pool != nullptr && pass.moved_activation != nullptr)
       pass.moved_activation->gradient(pass.backend, Panels<const T>(y), up, dy, channels_);
     const Panels<const T> read = pass.pool != nullptr ? Panels<const T>(pass.kept[1]) : x;
@@ -163,7 +164,7 @@ struct BatchNorm : BatchNormOptions {
     if (use_scale) pass.map([](auto a, auto s) { return a * s; }, pass.vector_gradient(2), each_along, each_spread);
     if (use_shift) pass.map([](auto s) { return s; }, pass.vector_gradient(shift()), each_sum);
     if (!dx) return;
-    const double share = 1 / n;
+    const double share = own_statistics ? 1 / n : 0;  // fixed statistics do not depend on x
     pass.map([share](auto s) { return s * math::number<decltype(s)>(share); }, sums, each_sum);
     pass.map([share](auto a, auto s) { return a * s * s * math::number<decltype(a)>(share); }, along, each_along,
              each_spread);
@@ -215,6 +216,11 @@ struct BatchNorm : BatchNormOptions {
   auto pooling(const Pass<T, B>& pass, const T* mean, const T* factor) const {
     const T* const by = use_shift ? pass.parameter(shift()).data : nullptr;
     return typename B::template PooledNorm<T>{*pass.pool, mean, factor, by};
+  }
+  /// Whether the statistics are those of predictions, in training as well.
+  template <class T, class B>
+  static bool fixed(const Pass<T, B>& pass) {
+    return pass.slots[0].frozen;
   }
   /// How many values of each channel there are.
   template <class T>

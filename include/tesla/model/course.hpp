@@ -20,7 +20,7 @@ class Course {
     const layer::Activation* moved_activation = nullptr;  // of another layer, which runs in this one
     const backend::Convolution* pool = nullptr;           // of another layer, whose max pooling runs in this one
     std::size_t folded = model_input;                     // the normalisation that is folded into this one's weights
-    bool normalised = false;                              // in training its outputs are read by a normalisation alone
+    std::size_t normalised = model_input;                 // in training, the one that alone reads its outputs
   };
 
   Course() = default;
@@ -56,7 +56,7 @@ class Course {
     const std::size_t source = (*entries_)[i].from[0];
     if (!node(i).facts().affine || !read_once(source) || !node(source).facts().takes_affine) return;
     if (training)
-      steps_[source].normalised = true;
+      steps_[source].normalised = i;
     else
       steps_[source].folded = i, steps_[i].passthrough = true;
   }

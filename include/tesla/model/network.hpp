@@ -355,7 +355,8 @@ class Network : public Layers<T, B> {
       std::vector<std::size_t> kept = e.kept;
       if (step.pool != nullptr) kept.assign(e.node->pooling_need(*step.pool, 1, true)->kept, out);
       n.layers.push_back(
-          {out, step.passthrough, step.normalised, e.sums_products, source, course.wiring().lasting(i), std::move(kept),
+          {out, step.passthrough, step.normalised != no_layer, e.sums_products, source, course.wiring().lasting(i),
+           std::move(kept),
            [node = e.node.get(), pool = step.pool, folded = folded_size(i, step)](std::size_t batch, bool in_training) {
              MemoryNeed need = node->memory(batch, in_training);
              need.kept += folded;
@@ -424,7 +425,7 @@ class Network : public Layers<T, B> {
                            step.pool,
                            whole,
                            nullptr,
-                           step.normalised};
+                           step.normalised != no_layer && !slots_of_layer(step.normalised)[0].frozen};
     if (step.folded != no_layer) fold(pass, i, step.folded, folded_size(i, step));
     return pass;
   }

@@ -155,6 +155,7 @@ class ParameterRules {
     std::size_t first = 0;
     while (first < settings_.size() && settings_[first].frozen) ++first;
     network.train_from(first < settings_.size() ? network.store().places()[first].layer : network.entries().size());
+    for (std::size_t k = 0; k < settings_.size(); ++k) network.gradient_slots()[k].frozen = settings_[k].frozen;
     for (std::size_t k = 0; k < settings_.size(); ++k)
       if (!network.store().places()[k].learned) settings_[k].frozen = true;  // its layer sets it
     known_ = network.structure();

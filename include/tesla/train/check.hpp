@@ -102,13 +102,21 @@ template <class T>
   }
 }
 
-/// x fits the model's input: as many features, in any shape.
-[[gnu::cold]] inline void check_input(const ArrayView& x, std::size_t features, std::string_view what) {
+/// x fits the model's input: samples of that shape, or as many features in a shape of fewer or more extents.
+[[gnu::cold]] inline void check_input(const ArrayView& x, const Shape& input, std::string_view what) {
+  const std::size_t features = input.elements();
   if (x.shape().rank() == 0 || x.samples() == 0)
     raise<DataError>(what, ": there are no samples in an array of shape ", x.shape());
+  const std::string wanted = input.rank() == 1 ? "" : text("samples of shape ", input, ", ");
   if (x.features() != features)
-    raise<ShapeError>(what, ": the model expects ", features, " features a sample, an array of shape ", x.shape(),
-                      " gives ", x.features(), "; for one sample of them use view(x, {1, ", features, "})");
+    raise<ShapeError>(
+        what, ": the model expects ", wanted, features, " features a sample, an array of shape ", x.shape(), " gives ",
+        x.features(),
+        x.shape().elements() == features ? text("; for one sample use view(x, {1, ", features, "})") : "");
+  if (x.shape().rank() == input.rank() + 1 && input.rank() > 1 && !(x.shape().tail() == input))
+    raise<ShapeError>(what, ": the model expects samples of shape ", input, ", an array of shape ", x.shape(),
+                      " has the same number of features in another order; permute it first, images to {height, width, ",
+                      "channels}, or flatten it");
 }
 
 }  // namespace tesla::inline TESLA_TARGET::training

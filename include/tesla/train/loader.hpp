@@ -32,7 +32,7 @@ class Loader {
     class_weight_.clear();
     const std::size_t outputs = outputs_;
     const auto named = [&](std::string_view array) { return std::string_view(name_.assign(what).append(array)); };
-    check_input(samples.x, network.input_shape().elements(), named("x"));
+    check_input(samples.x, network.input_shape(), named("x"));
     if (samples.y.samples() != samples.x.samples())
       raise<ShapeError>(what, "y: ", samples.x.samples(), " samples in x need as many targets, y has shape ",
                         samples.y.shape());
