@@ -140,6 +140,17 @@ class AttentionTiles {
   struct Mask {
     std::array<std::uint64_t, 64> by_key{}, by_query{};
     bool operator<(const Mask& other) const { return by_query < other.by_query; }
+
+    /// Of one side's words those, from the first to the last, that have a bit from `begin` to before `end`.
+    static std::array<std::size_t, 2> reach(const std::array<std::uint64_t, 64>& words, std::size_t begin,
+                                            std::size_t end) {
+      std::array<std::size_t, 2> range{0, 0};
+      const std::uint64_t bits =
+          end - begin == 64 ? ~std::uint64_t{0} : ((std::uint64_t{1} << (end - begin)) - 1) << begin;
+      for (std::size_t i = 0; i < words.size(); ++i)
+        if ((words[i] & bits) != 0) range = {range[1] == 0 ? i : range[0], i + 1};
+      return range;
+    }
   };
   struct Tile {
     std::uint32_t other, mask;  // the keys', or the queries' tile; full: all pairs are live

@@ -11,6 +11,7 @@
 #include <tesla/backend/cpu/tile.hpp>
 #include <tesla/core/parallel.hpp>
 
+#include <array>
 #include <limits>
 
 namespace tesla::inline TESLA_TARGET::backend::cpu {
@@ -195,48 +196,51 @@ class Attend {
     std::fill_n(largest, n, lowest), std::fill_n(total, n, T(0));
     const T* const query = at(q, panel, head * a_.width);
     T* const out = at(o, panel, head * a_.width);
-    bool first = true;
+    std::fill_n(out, a_.width * n, T(0));
     for (const AttentionTiles::Tile& t : a_.tiles->of_query(tile)) {
-      const std::size_t from = sample * side_ + t.other, count = live(t.other);
-      detail::square_product(at(k, from, key_head * a_.width), 1, row, query, n, scores, n, count, a_.width, n, false);
+      const std::size_t from = sample * side_ + t.other;
+      const T *const key = at(k, from, key_head * a_.width), *const value = at(v, from, key_head * a_.width);
       const AttentionTiles::Mask* const mask = t.mask != AttentionTiles::full ? &a_.tiles->mask(t.mask) : nullptr;
       const T* const read = keys != nullptr ? keys + from * n : nullptr;
-      for (std::size_t i = 0; i < n; i += w) {
-        const Vector<T> before = load(&largest[i]);
-        Vector<T> most = before;
-        for (std::size_t j = 0; j < count; ++j) {
-          if (read != nullptr && read[j] == T(0)) continue;
-          Vector<T> s = load(scores + j * n + i) * Vector<T>(scale);
-          if (mask != nullptr) s = xsimd::select(mask_at(*mask, j, i), s, Vector<T>(lowest));
-          store(scores + j * n + i, s);
-          most = xsimd::max(most, s);
-        }
-        Vector<T> sum(T(0));
-        for (std::size_t j = 0; j < count; ++j) {
-          Vector<T> p(T(0));
-          if (read == nullptr || read[j] != T(0)) {
-            p = detail::exp_below_zero<T>(load(scores + j * n + i) - most);
-            if (mask != nullptr) p = xsimd::select(mask_at(*mask, j, i), p, Vector<T>(T(0)));
+      for (const Part& part : parts(mask, &AttentionTiles::Mask::by_key, live(t.other))) {
+        T* const square = scores + part.row * n;
+        detail::square_product(key + part.row, 1, row, query + part.lane, n, square + part.lane, n, part.rows, a_.width,
+                               part.lanes, false);
+        for (std::size_t i = part.lane; i < part.lane + part.lanes; i += w) {
+          const Vector<T> before = load(&largest[i]);
+          Vector<T> most = before;
+          for (std::size_t j = 0; j < part.rows; ++j) {
+            if (read != nullptr && read[part.row + j] == T(0)) continue;
+            Vector<T> s = load(square + j * n + i) * Vector<T>(scale);
+            if (mask != nullptr) s = xsimd::select(mask_at(*mask, part.row + j, i), s, Vector<T>(lowest));
+            store(square + j * n + i, s);
+            most = xsimd::max(most, s);
           }
-          store(scores + j * n + i, p);
-          sum += p;
+          Vector<T> sum(T(0));
+          for (std::size_t j = 0; j < part.rows; ++j) {
+            Vector<T> p(T(0));
+            if (read == nullptr || read[part.row + j] != T(0)) {
+              p = detail::exp_below_zero<T>(load(square + j * n + i) - most);
+              if (mask != nullptr) p = xsimd::select(mask_at(*mask, part.row + j, i), p, Vector<T>(T(0)));
+            }
+            store(square + j * n + i, p);
+            sum += p;
+          }
+          const Vector<T> less = detail::exp_below_zero<T>(before - most);
+          store(&total[i], xsimd::fma(load(&total[i]), less, sum));
+          store(&largest[i], most);
+          for (std::size_t f = 0; f < a_.width; ++f) store(out + f * n + i, load(out + f * n + i) * less);
         }
-        const Vector<T> less = detail::exp_below_zero<T>(before - most);
-        store(&total[i], xsimd::fma(load(&total[i]), less, sum));
-        store(&largest[i], most);
-        for (std::size_t f = 0; f < a_.width && !first; ++f) store(out + f * n + i, load(out + f * n + i) * less);
+        detail::square_product(value + part.row, row, 1, static_cast<const T*>(square + part.lane), n, out + part.lane,
+                               n, a_.width, part.rows, part.lanes, true);
       }
-      detail::square_product(at(v, from, key_head * a_.width), row, 1, static_cast<const T*>(scores), n, out, n,
-                             a_.width, count, n, !first);
-      first = false;
     }
     T* const log_sum = log_sums + (head * a_.samples * side_ + panel) * n;
     for (std::size_t i = 0; i < n; i += w) {
       const Vector<T> all = load(&total[i]);
       const auto some = all > Vector<T>(T(0));
       const Vector<T> share = xsimd::select(some, Vector<T>(T(1)) / all, Vector<T>(T(0)));
-      for (std::size_t f = 0; f < a_.width; ++f)
-        store(out + f * n + i, first ? Vector<T>(T(0)) : Vector<T>(load(out + f * n + i) * share));
+      for (std::size_t f = 0; f < a_.width; ++f) store(out + f * n + i, load(out + f * n + i) * share);
       store(log_sum + i, xsimd::select(some, Vector<T>(load(&largest[i]) + xsimd::log(all)), Vector<T>(-lowest)));
     }
   }
@@ -274,27 +278,36 @@ class Attend {
         lives[j] = j < count && (keys == nullptr || keys[panel * n + j] != T(0)) ? T(1) : T(0);
       for (std::size_t h = 0; h < shared; ++h)
         for (const AttentionTiles::Tile& t : a_.tiles->of_key(tile)) {
-          const std::size_t head = key_head * shared + h, from = sample * side_ + t.other, rows = live(t.other);
-          const T *const query = at(q, from, head * a_.width), *const up = at(d_o, from, head * a_.width);
-          const T* const log_sum = log_sums + (head * a_.samples * side_ + from) * n;
-          const T* const less = reduced + h * tokens + t.other * n;
-          detail::square_product(query, 1, step, key, n, p, n, rows, a_.width, n, false);
-          detail::square_product(up, 1, step, value, n, ds, n, rows, a_.width, n, false);
+          const std::size_t head = key_head * shared + h, from = sample * side_ + t.other;
           const AttentionTiles::Mask* const mask = t.mask != AttentionTiles::full ? &a_.tiles->mask(t.mask) : nullptr;
-          for (std::size_t i = 0; i < n; i += w) {
-            const Vector<T> lanes_live = load(&lives[i]);
-            for (std::size_t r = 0; r < rows; ++r) {
-              const Vector<T> exponent = xsimd::fma(load(p + r * n + i), Vector<T>(scale), Vector<T>(-log_sum[r]));
-              Vector<T> weight = detail::exp_below_zero<T>(xsimd::min(exponent, Vector<T>(T(0)))) * lanes_live;
-              if (mask != nullptr) weight *= detail::from_bits<T>(mask->by_query[r], i);
-              store(p + r * n + i, weight);
-              store(ds + r * n + i, weight * (load(ds + r * n + i) - Vector<T>(less[r])) * Vector<T>(scale));
+          for (const Part& part : parts(mask, &AttentionTiles::Mask::by_query, live(t.other))) {
+            const T* const query = at(q, from, head * a_.width) + part.row;
+            const T* const up = at(d_o, from, head * a_.width) + part.row;
+            const T* const log_sum = log_sums + (head * a_.samples * side_ + from) * n + part.row;
+            const std::size_t first_query = h * tokens + t.other * n + part.row, lane = part.lane;
+            T *const weights = p + part.row * n + lane, *const by_score = ds + part.row * n + lane;
+            detail::square_product(query, 1, step, key + lane, n, weights, n, part.rows, a_.width, part.lanes, false);
+            detail::square_product(up, 1, step, value + lane, n, by_score, n, part.rows, a_.width, part.lanes, false);
+            for (std::size_t i = 0; i < part.lanes; i += w) {
+              const Vector<T> lanes_live = load(&lives[lane + i]);
+              for (std::size_t r = 0; r < part.rows; ++r) {
+                T *const weight = weights + r * n + i, *const score = by_score + r * n + i;
+                const Vector<T> exponent = xsimd::fma(load(weight), Vector<T>(scale), Vector<T>(-log_sum[r]));
+                Vector<T> e = detail::exp_below_zero<T>(xsimd::min(exponent, Vector<T>(T(0)))) * lanes_live;
+                if (mask != nullptr) e *= detail::from_bits<T>(mask->by_query[part.row + r], lane + i);
+                store(weight, e);
+                store(score, e * (load(score) - Vector<T>(reduced[first_query + r])) * Vector<T>(scale));
+              }
             }
+            detail::square_product(up, step, 1, static_cast<const T*>(weights), n, d_value + lane, n, a_.width,
+                                   part.rows, part.lanes, true);
+            detail::square_product(query, step, 1, static_cast<const T*>(by_score), n, d_key + lane, n, a_.width,
+                                   part.rows, part.lanes, true);
+            if (lane < count)
+              detail::square_product(static_cast<const T*>(by_score), step, 1,
+                                     static_cast<const T*>(turned + lane * row), row, queries + first_query * row, row,
+                                     part.rows, std::min(part.lanes, count - lane), row, true);
           }
-          detail::square_product(up, step, 1, static_cast<const T*>(p), n, d_value, n, a_.width, rows, n, true);
-          detail::square_product(query, step, 1, static_cast<const T*>(ds), n, d_key, n, a_.width, rows, n, true);
-          detail::square_product(static_cast<const T*>(ds), step, 1, static_cast<const T*>(turned), row,
-                                 queries + (h * tokens + t.other * n) * row, row, rows, count, row, true);
         }
     }
     for (std::size_t h = 0; h < shared; ++h)
@@ -306,6 +319,21 @@ class Attend {
       }
   }
 
+  /// Lanes of a square and the rows in which they are live.
+  struct Part {
+    std::size_t lane, lanes, row, rows;
+  };
+  /// A full square as a whole; of another each half of its lanes, with the rows that it reaches.
+  std::array<Part, 2> parts(const AttentionTiles::Mask* mask,
+                            const std::array<std::uint64_t, 64> AttentionTiles::Mask::*rows, std::size_t count) const {
+    if (mask == nullptr) return {Part{0, lanes_, 0, count}, Part{0, 0, 0, 0}};
+    const std::size_t half = lanes_ >= 2 * w ? round_up(lanes_ / 2, w) : lanes_;
+    const auto part = [&](std::size_t begin, std::size_t end) {
+      const auto [first, last] = AttentionTiles::Mask::reach(mask->*rows, begin, end);
+      return Part{begin, end - begin, first, last - first};
+    };
+    return {part(0, half), half < lanes_ ? part(half, lanes_) : Part{0, 0, 0, 0}};
+  }
   static auto mask_at(const AttentionTiles::Mask& mask, std::size_t key, std::size_t first) {
     return detail::from_bits<T>(mask.by_key[key], first) != Vector<T>(T(0));
   }
