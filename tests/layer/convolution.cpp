@@ -97,6 +97,16 @@ TEST_CASE("convolutions: both backends train alike", "[layer]") {
   }
 }
 
+TEST_CASE("convolutions: samples without channels get a hint that compiles", "[layer]") {
+  using Catch::Matchers::Contains;
+  CHECK_THAT(complaint(Conv2D({.filters = 2}), {28, 20}), Contains("Input({28, 20, 1})"));
+  CHECK_THAT(complaint(Conv2D({.filters = 2}), {784}), Contains("Input({28, 28, 1})") && Contains("Reshape"));
+  CHECK_THAT(complaint(Conv2D({.filters = 2}), {17}), Contains("as in Input({28, 28, 1})"));
+  CHECK_THAT(complaint(Conv1D({.filters = 2}), {17}), Contains("Input({17, 1})"));
+  CHECK_THAT(complaint(Conv1D({.filters = 2}), {4, 4, 1}), !Contains("Input("));
+  CHECK_THAT(complaint(Conv2D({.filters = 2, .kernel = {9, 3}}), {4, 4, 1}), Contains("a smaller .kernel"));
+}
+
 TEST_CASE("a signal is an image of one row", "[layer]") {
   Sequential one({.seed = 3}), two({.seed = 3});
   one.add_layer(Conv1D({.filters = 4, .kernel = 3, .padding = {2, 1}, .stride = 2, .activation = gelu}));

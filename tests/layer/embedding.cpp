@@ -246,7 +246,11 @@ TEST_CASE("embedding: complaints", "[layer][embedding]") {
   CHECK_THAT(message_of([&] {
                behind.predict(Tensor<float>({1, 3}, {11, 1, 2}));
              }),
-             Contains("sample 0, step 0 is 11"));
+             Contains("from the layer before: sample 0, step 0 is 11") && Contains("a larger .tokens"));
+  CHECK_THAT(message_of([&] {
+               behind.predict(Tensor<float>({1, 3}, {1.5F, 1, 2}));
+             }),
+             Contains("is 1.5") && !Contains(".tokens"));
 }
 
 }  // namespace test_layer_embedding

@@ -102,6 +102,14 @@ TEST_CASE("pooling: padding is neither the largest nor counted", "[layer]") {
   CHECK(pooled(GlobalMaxPool()) == std::vector<float>{-1});
 }
 
+TEST_CASE("pooling: complaints name its options", "[layer]") {
+  using Catch::Matchers::Contains;
+  CHECK_THAT(complaint(MaxPool2D({.pool = {3, 3}}), {1, 5, 1}), Contains("a smaller .pool") && !Contains(".kernel"));
+  CHECK_THAT(complaint(AveragePool1D({.pool = 0}), {5, 1}), Contains("needs a .pool") && !Contains(".kernel"));
+  CHECK_THAT(complaint(MaxPool2D(), {784}), Contains("Input({28, 28, 1})"));
+  CHECK_THAT(complaint(GlobalMaxPool(), {3072}), Contains("Input({32, 32, 3})"));
+}
+
 TEMPLATE_TEST_CASE("an activation before pooling gives what it gives elsewhere", "[layer][gradients]",
                    backend::Reference, backend::Cpu) {
   for (const Activation& f : activations)

@@ -79,6 +79,22 @@ TEST_CASE("tensor-train convolution: what does not fit is said", "[layer]") {
   REQUIRE_THAT(
       complaint(TensorTrainConv2D({.filters = 6, .kernel = {9, 9}, .in = {2, 2}, .out = {3, 2}, .rank = 2}), image),
       Contains(".kernel"));
+
+  Sequential dense;
+  dense.add_layer(Conv2D({.filters = 4, .name = "c"})).add_layer(Conv2D({.filters = 4, .groups = 2, .name = "g"}));
+  dense.build({9, 9, 2});
+  const auto said = [&](const char* name, const layer::TensorTrainConv2DOptions& options) {
+    try {
+      TensorTrainConv2D::from(dense.layer<Conv2D>(name), options);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  REQUIRE_THAT(said("c", {.in = {2, 2}, .out = {2, 2}}), Contains("from: ") && Contains("2 input channels"));
+  REQUIRE_THAT(said("c", {.in = {2, 1}, .out = {4}}), Contains(".out modes {4}") && Contains("4 filters"));
+  REQUIRE_THAT(said("c", {.in = {2, 1}, .out = {2, 2}, .ranks = {1}}), Contains(".ranks {1}"));
+  REQUIRE_THAT(said("g", {.in = {2, 2}, .out = {2, 2}}), Contains("has 2 groups"));
 }
 
 }  // namespace test_layer_tensor_train_convolution

@@ -424,9 +424,9 @@ TEST_CASE("layers of images and norms say what does not fit", "[errors]") {
   };
   const Check shape = raises<ShapeError>, usage = raises<UsageError>;
   // Ranks.
-  check(shape, Conv2D({.filters = 4}), {28, 28}, {"{height, width, channels}", "{28, 28}", "Input({28 x 28 x 1})"});
+  check(shape, Conv2D({.filters = 4}), {28, 28}, {"{height, width, channels}", "{28, 28}", "Input({28, 28, 1})"});
   check(shape, Conv2D({.filters = 4}), {784}, {"{height, width, channels}", "{784}"});
-  check(shape, Conv1D({.filters = 4}), {784}, {"{length, channels}", "{784}", "Input({784 x 1})"});
+  check(shape, Conv1D({.filters = 4}), {784}, {"{length, channels}", "{784}", "Input({784, 1})"});
   check(shape, Conv1D({.filters = 4}), {28, 28, 1}, {"{length, channels}", "{28, 28, 1}"});
   check(shape, MaxPool2D(), {28, 28}, {"{height, width, channels}", "{28, 28}"});
   check(shape, AveragePool1D(), {28}, {"{length, channels}", "{28}"});

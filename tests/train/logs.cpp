@@ -250,6 +250,13 @@ TEST_CASE("a search for a learning rate ends with the loss, whatever becomes of 
   CHECK_THROWS_WITH(model.fit(x, targets, options({none, wrong})), "no");
   CHECK(none.points().size() == 4);
   CHECK(state_of(model) == before);
+  // A fit that is shorter than the search is said to be.
+  const callback::LearningRateFinder cut;
+  const auto short_fit = model.fit(x, targets, options({cut}, 2));
+  REQUIRE(short_fit.warnings.size() == 1);
+  CHECK_THAT(short_fit.warnings[0], Catch::Contains(tesla::text("after ", cut.points().size(), " of 100 steps")));
+  CHECK(state_of(model) == before);
+  CHECK(history.warnings.empty());
   check_raises<UsageError>([] { callback::LearningRateFinder().suggestion(); }, {"LearningRateFinder", "steps"});
 }
 

@@ -64,7 +64,7 @@ struct Pooled {
 /// A window of padding alone would have nothing to take.
 [[gnu::cold]] inline backend::ConvolutionAxis pool_axis(std::size_t in, std::size_t pool, std::size_t stride,
                                                         const Padding& padding, std::size_t side, const char* what) {
-  const backend::ConvolutionAxis a = window_axis(in, pool, stride == 0 ? pool : stride, 1, padding, side, what);
+  const backend::ConvolutionAxis a = window_axis(in, pool, stride == 0 ? pool : stride, 1, padding, side, what, "pool");
   const std::size_t last = (a.out - 1) * a.stride;
   if (a.before >= a.kernel || (last >= a.before && last - a.before >= in))
     raise<ShapeError>("has a window of ", what,
@@ -115,7 +115,7 @@ struct GlobalPool : Pooled<Largest> {
       raise<ShapeError>(
           "expects images of {height, width, channels} or signals of {length, channels}, its input has "
           "shape ",
-          in);
+          in, in.rank() == 1 ? channels_hint(in, 3) : "");
     const std::size_t pixels = in.elements() / in.back();
     this->geometry.rows = {};
     this->geometry.columns = {pixels, 1, pixels, pixels};

@@ -145,6 +145,8 @@ struct ZeroPad2D : ZeroPad2DOptions, detail::Placing {
     const auto [rows, columns, channels] = detail::image_extents(in, 3);
     if (padding.kind != Padding::Kind::sides)
       raise<UsageError>("needs a .padding of {rows, columns} or {top, bottom, left, right}");
+    detail::check_padding(padding);
+    detail::check_places(in.elements());
     const auto [top, bottom, left, right] = padding.sides;
     const Shape out{top + rows + bottom, left + columns + right, channels};
     detail::check_places(out.elements());

@@ -59,8 +59,17 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
     if (!dense.initial)
       raise<UsageError>("TensorTrainConv2D::from: this Conv2D layer has no values yet; take one from a built model, ",
                         "with model.layer<Conv2D>(name)");
-    if (dense.groups != 1) raise<UsageError>("TensorTrainConv2D::from: the convolution has groups, which it cannot");
+    if (dense.groups != 1)
+      raise<UsageError>("TensorTrainConv2D::from: the convolution has ", dense.groups,
+                        " groups, and a TensorTrainConv2D has none; only a Conv2D of one group can become one");
     const Tensor<double>& w = dense.initial->at(0);
+    try {
+      check_modes(options.in, options.out, w.shape()[3], w.shape()[0]);
+      if (options.ranks.rank() != 0 && options.ranks.rank() != options.in.rank())
+        raise<ShapeError>("has .ranks ", options.ranks, ", which have to be as many as the modes of .in, ", options.in);
+    } catch (const ShapeError& e) {
+      raise<ShapeError>("TensorTrainConv2D::from: the new layer ", e.what());
+    }
     const std::size_t taps = w.shape()[1] * w.shape()[2];
     Tensor<double> matrix({w.shape()[0], w.size() / w.shape()[0]});
     std::copy(w.begin(), w.end(), matrix.begin());
@@ -82,11 +91,7 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
   [[gnu::cold]] Shape setup(const Shape& given, Setup& setup) {
     const auto [rows, columns, channels] = detail::image_extents(given, 3);
     detail::check_filters(filters, 1, channels);
-    if (in.rank() == 0 || in.elements() != channels)
-      raise<ShapeError>("has .in modes ", in, ", whose product has to be its ", channels, " input channels");
-    if (out.rank() != in.rank() || out.elements() != filters)
-      raise<ShapeError>("has .out modes ", out, ", which have to be as many as those of .in, ", in,
-                        ", and whose product has to be its ", filters, " filters");
+    check_modes(in, out, channels, filters);
     activation.check();
     geometry_.rows = detail::window_axis(rows, kernel[0], stride[0], dilation[0], padding, 0, "rows");
     geometry_.columns = detail::window_axis(columns, kernel[1], stride[1], dilation[1], padding, 2, "columns");
@@ -187,6 +192,13 @@ struct TensorTrainConv2D : TensorTrainConv2DOptions {
   std::shared_ptr<const Values> initial = {};  // cores, and the bias where there is one
 
  private:
+  [[gnu::cold]] static void check_modes(const Shape& in, const Shape& out, std::size_t channels, std::size_t filters) {
+    if (in.rank() == 0 || in.elements() != channels)
+      raise<ShapeError>("has .in modes ", in, ", whose product has to be its ", channels, " input channels");
+    if (out.rank() != in.rank() || out.elements() != filters)
+      raise<ShapeError>("has .out modes ", out, ", which have to be as many as those of .in, ", in,
+                        ", and whose product has to be its ", filters, " filters");
+  }
   template <class T>
   static std::size_t line(std::size_t n) {
     return round_up(n, cache_line / sizeof(T));

@@ -59,7 +59,9 @@ struct Tokens {
         const std::size_t first = (panel * length + t) * x.lanes;
         for (std::size_t lane = 0; lane < x.live(panel); ++lane) {
           const T value = values[first + lane];
-          if (!is_token(value)) refuse(static_cast<double>(value), panel * x.lanes + lane, t, "");
+          if (!is_token(value))
+            refuse(static_cast<double>(value), panel * x.lanes + lane, t,
+                   text("the input of ", kind, ", from the layer before: "));
           numbers[first + lane] = static_cast<std::uint32_t>(value);
         }
         std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(first + x.live(panel)),
@@ -117,7 +119,9 @@ struct Tokens {
   [[gnu::cold, noreturn]] void refuse(double value, std::size_t sample, std::size_t step,
                                       std::string_view where) const {
     raise<DataError>(where, "sample ", sample, ", step ", step, " is ", value, "; ", kind,
-                     " looks up whole numbers from 0 to ", count - 1);
+                     " looks up whole numbers from 0 to ", count - 1, "; it needs ",
+                     value >= static_cast<double>(count) && value == std::floor(value) ? "a larger .tokens, or " : "",
+                     "other numbers");
   }
 };
 

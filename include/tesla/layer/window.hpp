@@ -29,29 +29,38 @@ using Extents = std::array<std::size_t, 2>;
 
 namespace detail {
 
+/// How much of a kernel, a stride, a padding, ... there may be.
+inline constexpr std::size_t most_window = std::size_t{1} << 24;
+
+[[gnu::cold]] inline void check_padding(const Padding& padding) {
+  for (const std::size_t side : padding.sides)
+    if (side > most_window) raise<UsageError>("has a .padding of more than ", most_window);
+}
+
 /// One axis of a window of `kernel` inputs, `dilation` apart, that moves by `stride`; or an error that says what does
-/// not fit. Its padding is that of `side` and the next one; `what` names what there are several of along the axis.
+/// not fit. Its padding is that of `side` and the next one; `what` names what there are several of along the axis,
+/// `size` the option that `kernel` is.
 [[gnu::cold]] inline backend::ConvolutionAxis window_axis(std::size_t in, std::size_t kernel, std::size_t stride,
                                                           std::size_t dilation, const Padding& padding,
-                                                          std::size_t side, const char* what) {
-  constexpr std::size_t most = std::size_t{1} << 24;
+                                                          std::size_t side, const char* what,
+                                                          const char* size = "kernel") {
   const auto check = [&](const char* option, std::size_t value) {
-    if (value == 0 || value > most)
-      raise<UsageError>("needs a .", option, " from 1 to ", most, " for ", what, ", not ", value);
+    if (value == 0 || value > most_window)
+      raise<UsageError>("needs a .", option, " from 1 to ", most_window, " for ", what, ", not ", value);
   };
-  check("kernel", kernel), check("stride", stride), check("dilation", dilation);
+  check(size, kernel), check("stride", stride), check("dilation", dilation);
   const std::size_t reach = (kernel - 1) * dilation + 1;
   std::size_t before = 0, after = 0;
   if (padding.kind == Padding::Kind::same) {
     const std::size_t spread = ((in + stride - 1) / stride - 1) * stride + reach, all = spread > in ? spread - in : 0;
     before = all / 2, after = all - before;
   } else if (padding.kind == Padding::Kind::sides) {
+    check_padding(padding);
     before = padding.sides[side], after = padding.sides[side + 1];
-    if (before > most || after > most) raise<UsageError>("has a .padding of more than ", most);
   }
   if (in + before + after < reach)
     raise<ShapeError>("has windows of ", reach, ' ', what, ", its input only ", in,
-                      before + after == 0 ? "" : text(" and ", before + after, " of padding"), "; a smaller .kernel",
+                      before + after == 0 ? "" : text(" and ", before + after, " of padding"), "; a smaller .", size,
                       dilation > 1 ? " or .dilation" : "", ", or .padding = tesla::same, would fit");
   return {in, (in + before + after - reach) / stride + 1, kernel, stride, dilation, before};
 }
@@ -65,14 +74,29 @@ namespace detail {
   return result;
 }
 
+/// What to do about an input that has no channels, for images (3) or signals (2).
+[[gnu::cold]] inline std::string channels_hint(const Shape& in, std::size_t rank) {
+  std::string extents;
+  if (in.rank() + 1 == rank) {
+    for (const std::size_t extent : in) extents += text(extent, ", ");
+    return text("; begin the model with Input({", extents, "1}) to say that there is one channel");
+  }
+  if (in.rank() != 1) return "";
+  // Rows of numbers that may be square pictures, grey or in colours.
+  for (const std::size_t channels : {1u, 3u}) {
+    std::size_t side = 1;
+    while (side < 4096 && side * side * channels < in[0]) ++side;
+    if (side > 1 && side * side * channels == in[0]) extents = text(side, ", ", side, ", ", channels);
+  }
+  return text("; begin the model with the shape of an image, as in Input({", extents.empty() ? "28, 28, 1" : extents,
+              "}), or bring features into one with Reshape");
+}
+
 /// An image as {rows, columns, channels}, a signal of {length, channels} as one row.
 [[gnu::cold]] inline std::array<std::size_t, 3> image_extents(const Shape& in, std::size_t rank) {
   if (in.rank() != rank || in.elements() == 0) {
     const char* const wanted = rank == 3 ? "{height, width, channels}" : "{length, channels}";
-    const bool grey = in.rank() + 1 == rank;
-    raise<ShapeError>("expects samples of shape ", wanted, ", its input has shape ", in,
-                      grey ? "; begin with Input({" : "", grey ? in.extents() : "",
-                      grey ? " x 1}) to say that there is one channel" : "");
+    raise<ShapeError>("expects samples of shape ", wanted, ", its input has shape ", in, channels_hint(in, rank));
   }
   return rank == 3 ? std::array{in[0], in[1], in[2]} : std::array{std::size_t{1}, in[0], in[1]};
 }

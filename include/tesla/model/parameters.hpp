@@ -22,6 +22,7 @@ struct ParameterPlace {
   double rate = 1;  // times the optimizer's learning rate
   std::shared_ptr<const layer::StoredOrder> form = {};
   bool learned = true, by_rows = false;
+  std::size_t prefix = 0;  // so many characters of the name are the layer's
 
   std::size_t size() const { return rows * stride; }
 };
@@ -33,13 +34,16 @@ class ParameterStore {
   ParameterStore(B& backend, std::uint64_t owner) : backend_(&backend), owner_(owner) {}
 
   [[gnu::cold]] std::size_t add(std::string name, const layer::Setup::Parameter& p, std::size_t layer) {
+    const std::size_t prefix = name.size() - std::min(name.size(), p.name.size() + 1);
+    for (const ParameterPlace& other : places_)
+      if (other.name == name) refuse_twice(other, name, prefix, layer);
     const Shape& shape = p.shape;
     const std::size_t elements = p.form ? p.form->stored() : shape.elements();
     const std::size_t rows = p.rows != 0 ? p.rows : p.form || shape.rank() < 2 ? 1 : shape[0];
     const std::size_t columns = rows == 0 ? 0 : elements / rows;
     const std::size_t stride = rows == 1 ? round_up(columns, cache_line / sizeof(T)) : backend::row_stride<T>(columns);
     places_.push_back(
-        {std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned, p.by_rows});
+        {std::move(name), shape, layer, size_, rows, columns, stride, p.rate, p.form, p.learned, p.by_rows, prefix});
     size_ += rows * stride;
     return places_.size() - 1;
   }
@@ -151,6 +155,15 @@ class ParameterStore {
   }
 
  private:
+  [[gnu::cold, noreturn]] static void refuse_twice(const ParameterPlace& first, const std::string& name,
+                                                   std::size_t prefix, std::size_t layer) {
+    const auto of = [&](std::size_t i, std::size_t n) { return text("layer ", i + 1, " (", name.substr(0, n), ")"); };
+    if (first.layer == layer)
+      raise<UsageError>("build: ", of(layer, prefix), " asks for two parameters named \"", name, '"');
+    raise<UsageError>("build: ", of(first.layer, first.prefix), " and ", of(layer, prefix),
+                      " both have a parameter named \"", name, "\"; give one of these layers another .name");
+  }
+
   B* backend_ = nullptr;
   std::vector<ParameterPlace> places_;
   std::size_t size_ = 0;

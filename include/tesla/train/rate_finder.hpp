@@ -20,7 +20,7 @@ struct LearningRateFinderOptions {
 };
 
 /// Raises the learning rate by the same factor after each step and writes down the loss, then ends the fit and leaves
-/// the model as it was.
+/// the model as it was. A fit that is over before all steps are made is a warning.
 struct LearningRateFinder : LearningRateFinderOptions {
   struct Point {
     double rate, loss;  // smoothed
@@ -53,13 +53,17 @@ struct LearningRateFinder : LearningRateFinderOptions {
     if (!state_->searching) return;
     state_->sum += m.loss, ++state_->batches;
     if (!m.stepped) return;
-    if (state_->add(*m.model.training().rate, *this)) m.stop = true;
+    if (state_->add(*m.model.training().rate, *this)) m.stop = state_->done = true;
     m.model.training().rate =
         from * std::pow(to / from, static_cast<double>(state_->points.size()) / static_cast<double>(steps - 1));
   }
   template <class Model>
   void on_fit_end(Moment<Model>& m) {
-    restore(m);
+    if (!restore(m) || state_->done) return;
+    const std::size_t made = state_->points.size();
+    m.warn(text("LearningRateFinder: the fit was over after ", made, " of ", steps, " steps",
+                made == 0 ? std::string() : text(", at a rate of ", state_->points.back().rate, " of up to ", to),
+                ", so suggestion() means little; give fit more .epochs, or the search fewer .steps"));
   }
   /// A loss or a gradient beyond all numbers is the end of the search, not of the program.
   template <class Model>
@@ -82,8 +86,8 @@ struct LearningRateFinder : LearningRateFinderOptions {
   struct State {
     training::Snapshot saved;
     std::size_t step = 0, epochs = 0, averaged = 0;
-    bool searching = false;
-    double sum = 0;  // of the losses of one step
+    bool searching = false, done = false;  // done: it has ended by itself
+    double sum = 0;                        // of the losses of one step
     std::size_t batches = 0;
     double mean = 0, weight = 0, least = 0;
     std::vector<Point> points;

@@ -32,7 +32,8 @@ template <class T>
     const auto bits = xsimd::bitwise_cast<xsimd::batch<std::int32_t, Architecture>>(p) + exponent;
     return xsimd::select(x < least, Vector<T>(0.0F), xsimd::bitwise_cast<Vector<T>>(bits));
   } else {
-    return xsimd::exp(x);
+    const Vector<T> least(-708.0);
+    return xsimd::select(x < least, Vector<T>(0.0), Vector<T>(xsimd::exp(xsimd::max(x, least))));
   }
 }
 
