@@ -107,11 +107,10 @@ template <class T>
   const std::size_t features = input.elements();
   if (x.shape().rank() == 0 || x.samples() == 0)
     raise<DataError>(what, ": there are no samples in an array of shape ", x.shape());
-  const std::string wanted = input.rank() == 1 ? "" : text("samples of shape ", input, ", ");
   if (x.features() != features)
     raise<ShapeError>(
-        what, ": the model expects ", wanted, features, " features a sample, an array of shape ", x.shape(), " gives ",
-        x.features(),
+        what, ": the model expects ", input.rank() == 1 ? std::string() : text("samples of shape ", input, ", "),
+        features, " features a sample, an array of shape ", x.shape(), " gives ", x.features(),
         x.shape().elements() == features ? text("; for one sample use view(x, {1, ", features, "})") : "");
   if (x.shape().rank() == input.rank() + 1 && input.rank() > 1 && !(x.shape().tail() == input))
     raise<ShapeError>(what, ": the model expects samples of shape ", input, ", an array of shape ", x.shape(),
