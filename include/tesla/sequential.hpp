@@ -70,12 +70,13 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   }
 
   template <optim::Optimizer O, loss::Loss L>
-  void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}) {
+  void compile(O optimizer, L loss, std::vector<model::AnyMetric<T>> metrics = {}, const CompileOptions& options = {}) {
     must_not_fit("compile");
     check_owner("compile", optimizer);
     training_.set_loss(std::move(loss), std::move(metrics));
     training_.set_optimizer(std::move(optimizer));
     net().store().allocate_slots(training_.optimizer->slots());  // build() makes as many again
+    net().set_memory(options.memory);
   }
   /// The same for steps that go on: an optimizer made for this model's parameters keeps its state, and the metrics
   /// stay.
@@ -263,7 +264,6 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
     training_.rules.check_options(training_.optimizer->facts());
     training_.rules.settings(net());
   }
-  static constexpr std::size_t batch_size_limit = std::size_t{1} << 40;  // beyond any memory, far below an overflow
   static std::size_t checked_batch(std::size_t size, std::string_view who) {
     if (size == 0 || size > batch_size_limit)
       raise<UsageError>(who, ": .batch_size has to lie between 1 and ", batch_size_limit, ", not ", size);
@@ -300,8 +300,8 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
     raise<DataError>(name, "the loss is ", loss, "; the first values that are not finite come from ",
                      net().first_overflow(w),
                      ". The parameters are as the step before left them; try a smaller learning rate, or .clip_norm");
+  if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);  // while the outputs are there
   net().backward(w);
-  if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);
   training::Update<T, B>(net(), training_, w, sums).run(share, name);
   return loss;
 }
@@ -311,12 +311,7 @@ template <class T, class B>
   need_compiled("fit");
   must_not_fit("fit");
   const std::size_t batch_size = checked_batch(options.batch_size, "fit");
-  if (options.verbose < 0 || options.verbose > 2)
-    raise<UsageError>("fit: .verbose is 0, 1 or 2, not ", options.verbose);
-  if (options.accumulate == 0 || options.accumulate > batch_size_limit)
-    raise<UsageError>("fit: .accumulate has to be 1 or more batches, not ", options.accumulate);
-  if (!(options.average >= 0 && options.average < 1))
-    raise<UsageError>("fit: .average has to lie in [0, 1), not ", options.average);
+  options.check();
   data::Samples samples = given;
   if (!options.sample_weight.empty()) samples.weight = options.sample_weight;
   if (samples.x.samples() == 0) raise<DataError>("fit: x, of shape ", samples.x.shape(), ", holds no samples");
@@ -397,7 +392,8 @@ template <class T, class B>
     training_.scored = scorer.metrics();
     if (validation) {
       const training::WithAverages<T, B> averaged(net(), training_);
-      evaluate(*validation, *training_.loss, std::max<std::size_t>(batch_size, 64), *validation_scorer);
+      const std::size_t together = net().memory() != 0 ? batch_size : std::max<std::size_t>(batch_size, 64);
+      evaluate(*validation, *training_.loss, together, *validation_scorer);
       training_.scored = validation_scorer->metrics();
       validation_scorer->write(scores);
     }

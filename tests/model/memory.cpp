@@ -491,3 +491,35 @@ TEST_CASE("training takes the memory that the model says", "[memory]") {
       CHECK(fit(model) < 0.05 * told);
     }
 }
+
+TEST_CASE("training keeps to the bytes that compile was given", "[memory]") {
+  using namespace tesla;
+  const auto x = normal_numbers({200, 64}, 1);
+  const auto y = labels_below(3, 200, 2);
+  const auto made_with = [&](std::size_t memory) {
+    Sequential model;
+    for (int i = 0; i < 24; ++i) model.add_layer(Dense({.units = 64, .activation = gelu}));
+    model.add_layer(Dense({.units = 3}));
+    model.compile(optim::Adam(), loss::SparseCategoricalCrossEntropy(), {}, {.memory = memory});
+    model.build({64});
+    return model;
+  };
+  const std::size_t all = made_with(0).training_bytes(128);
+  for (const std::size_t memory : {all - all / 16, all - all / 8, all - all / 4}) {
+    INFO(memory << " of " << all << " bytes");
+    const std::size_t before = live;
+    Sequential model = made_with(memory);
+    Counter::Counts counts;
+    peak = live.load();
+    model.fit(x, y,
+              {.epochs = 6, .batch_size = 128, .validation = {x, y}, .callbacks = {Counter{&counts}}, .verbose = 0});
+    // Beside the numbers there are layers, shapes, and plans with the table that they are found in.
+    CHECK(peak - before <= memory + 200000);
+    CHECK(live - before <= memory + 200000);
+    CHECK(model.training_bytes(128) <= memory);
+    Counter::Counts later;
+    model.fit(x, y, {.epochs = 4, .batch_size = 128, .callbacks = {Counter{&later}}, .verbose = 0});
+    CHECK(later.between_batches == 0);
+    CHECK(later.between_epochs == 0);
+  }
+}

@@ -22,6 +22,9 @@ constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+/// So many bytes, for options that are numbers of bytes.
+constexpr std::size_t mebibytes(std::size_t n) { return n * (std::size_t{1} << 20); }
+
 /// Elements of memory that a computation takes: of its own, from call to call, and within a call.
 struct MemoryNeed {
   std::size_t kept = 0, scratch = 0;

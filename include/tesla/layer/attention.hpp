@@ -27,6 +27,7 @@ struct MultiHeadAttentionOptions {
   init::Initializer initializer = init::glorot_uniform;
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// How many pairs of tokens are computed, for people.

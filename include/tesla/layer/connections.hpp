@@ -102,6 +102,7 @@ enum class Join { sum, concatenate };
 template <class... L>
 struct Chain {
   std::tuple<L...> layers;
+  bool checkpoint_gradients = false;  // what they need for gradients is made again, not kept
   Chain(L... l) : layers(std::move(l)...) {}
   explicit Chain(std::tuple<L...> l) : layers(std::move(l)) {}
 };

@@ -23,6 +23,7 @@ struct Conv2DOptions {
   init::Initializer initializer = init::glorot_uniform;
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 struct Conv1DOptions {
@@ -37,6 +38,7 @@ struct Conv1DOptions {
   init::Initializer initializer = init::glorot_uniform;
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 namespace detail {

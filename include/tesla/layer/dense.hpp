@@ -16,6 +16,7 @@ struct DenseOptions {
   init::Initializer initializer = init::glorot_uniform;
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// Weights are {units, inputs}.

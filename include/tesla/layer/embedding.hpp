@@ -16,6 +16,7 @@ struct EmbeddingOptions {
   std::optional<std::size_t> padding_index = {};  // its vector begins at zero and is never changed
   init::Initializer initializer = init::normal(1);
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// Samples of {length} whole numbers become {length, units}. A step of training costs what the rows cost that its batch

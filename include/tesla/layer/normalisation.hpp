@@ -19,6 +19,7 @@ struct BatchNormOptions {
   bool use_scale = true;
   bool use_shift = true;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 struct NormOptions {
@@ -26,12 +27,14 @@ struct NormOptions {
   bool use_scale = true;
   bool use_shift = true;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 struct RMSNormOptions {
   double epsilon = 1e-5;
   bool use_scale = true;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 struct GroupNormOptions {
@@ -40,6 +43,7 @@ struct GroupNormOptions {
   bool use_scale = true;
   bool use_shift = true;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 namespace detail {

@@ -21,6 +21,7 @@ struct RecurrentOptions {
   init::Initializer recurrent_initializer = init::orthogonal;  // of each gate's matrix by itself
   init::Initializer bias_initializer = init::zeros;            // the forget gate of LSTM begins 1 above it
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 namespace detail {

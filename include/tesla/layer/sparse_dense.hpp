@@ -27,6 +27,7 @@ struct SparseDenseOptions {
   init::Initializer initializer = init::glorot_uniform;  // with the fan-in and fan-out of live weights
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// Where the weights of a layer are, in the form that kernels read.

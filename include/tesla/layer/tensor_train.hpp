@@ -29,6 +29,7 @@ struct TensorTrainOptions {
   init::Initializer bias_initializer = init::zeros;
   double rate = 1;  // of the cores, times the optimizer's learning rate: deep trains of low rank may want more than 1
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 namespace detail {

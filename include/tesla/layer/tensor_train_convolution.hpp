@@ -29,6 +29,7 @@ struct TensorTrainConv2DOptions {
   init::Initializer bias_initializer = init::zeros;
   double rate = 1;  // of the cores, times the optimizer's learning rate
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// How the filters are used, for people.

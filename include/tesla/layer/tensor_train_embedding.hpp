@@ -24,6 +24,7 @@ struct TensorTrainEmbeddingOptions {
   init::Initializer initializer = init::normal(1);  // of the table, whose entries get its deviation
   double rate = 1;                                  // of the cores, times the optimizer's learning rate
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// Samples of {length} whole numbers become {length, units}. Cores are {rank before, out_k, in_k, rank after}, those of

@@ -28,6 +28,7 @@ struct TensorTrainRecurrentOptions {
   init::Initializer bias_initializer = init::zeros;
   double rate = 1;  // of the cores, times the optimizer's learning rate
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 
   /// The input weights as a layer of their own.
   [[gnu::cold]] TensorTrain train() const {

@@ -20,6 +20,7 @@ struct TransformerBlockOptions {
   bool causal = false;
   bool rotary = false;  // places are told by turning queries and keys
   Activation activation = gelu;
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// x + attention(norm(x)), and then y + dense(f(dense(norm(y)))), each token by itself: norms come first (Xiong et al.,
@@ -31,7 +32,9 @@ struct TransformerBlockOptions {
       {.heads = o.heads, .key_heads = o.key_heads, .pattern = o.pattern, .causal = o.causal, .rotary = o.rotary});
   const TimeDistributed<Dense> wide(Dense({.units = hidden, .activation = o.activation}));
   const TimeDistributed<Dense> narrow(Dense({.units = o.features}));
-  return Chain(Residual(LayerNorm(), attention), Residual(LayerNorm(), wide, narrow));
+  Chain block(Residual(LayerNorm(), attention), Residual(LayerNorm(), wide, narrow));
+  block.checkpoint_gradients = o.checkpoint_gradients;
+  return block;
 }
 
 }  // namespace layer

@@ -19,6 +19,7 @@ struct TransposedConv2DOptions {
   init::Initializer initializer = init::glorot_uniform;
   init::Initializer bias_initializer = init::zeros;
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// Images of {height, width, channels}; weights are {channels, rows, columns, filters of a group}.

@@ -50,6 +50,7 @@ template <class T, class B>
     io::Json layer = described(e.node->kind(), e.node->facts().options);
     layer.set("name", e.name);
     layer.set("inputs", e.in.elements());
+    if (e.checkpoint != 0) layer.set("checkpoint", e.checkpoint);
     const std::size_t number = static_cast<std::size_t>(&e - network.entries().data());
     if (e.from.size() != 1 || e.from[0] != number - 1) {  // 0 is the model's input, 1 the first layer
       std::vector<std::size_t> from;
@@ -76,6 +77,7 @@ template <class T, class B>
     result.set("optimizer", described(training.optimizer->facts().kind, training.optimizer->facts().options));
     result.set("metrics", std::move(metrics));
     if (training.rate_factor != 1) result.set("rate_factor", training.rate_factor);
+    if (network.memory() != 0) result.set("memory", network.memory());
   }
   if (!training.rules.empty()) result.set("rules", training.rules.write());
   if (network.store().averaged())
@@ -236,7 +238,10 @@ template <class T, class B>
     sparse->live = file.pattern(name + ".weight", layer.template get<std::size_t>("inputs"), *sparse);
   if (node->facts().joins ? from.size() < 2 : from.size() != 1)
     raise<FormatError>('"', file.path, "\": layer \"", name, "\" of kind ", kind, " reads ", from.size(), " layers");
-  network.add(std::move(node), std::move(from));
+  const auto checkpoint = layer.template get<std::size_t>("checkpoint", 0);
+  if (checkpoint > number + 2)
+    raise<FormatError>('"', file.path, "\": layer \"", name, "\" has a checkpoint numbered ", checkpoint);
+  network.add(std::move(node), std::move(from), checkpoint);
 }
 
 /// Calls f with an object of the type in the list whose kind is asked for, its options read.
@@ -367,6 +372,7 @@ template <class T, class B>
     contents = detail::read_contents(file, places, training);
   });
   detail::write_contents(contents, rebuilt, training);
+  rebuilt.set_memory(file.description.template get<std::size_t>("memory", 0));
   network = std::move(rebuilt);
 }
 

@@ -79,6 +79,9 @@ template <class T, class B>
 template <class L>
 const bool LayerKinds<T, B>::has = enter<L>();
 
+/// Entry::checkpoint of a layer that was marked by itself.
+inline constexpr std::size_t marked_layer = 1;
+
 template <class T, class B>
 class Layers {
  public:
@@ -91,7 +94,8 @@ class Layers {
     std::size_t first_parameter = 0, parameters = 0;
     std::vector<std::size_t> kept;
     bool sums_products = false;
-    bool nested = false;             // of a model inside this one,
+    std::size_t checkpoint = 0;  // not 0: what it needs for gradients is made again; blocks have numbers of their own
+    bool nested = false;         // of a model inside this one,
     std::vector<Tensor<T>> brought;  // which had been built: what its parameters begin with
   };
 
@@ -117,7 +121,8 @@ class Layers {
     static_cast<void>(LayerKinds<T, B>::template has<L>);
     add(std::unique_ptr<LayerNode<T, B>>(std::make_unique<LayerNodeOf<L, T, B>>(std::move(layer))), std::move(from));
   }
-  [[gnu::cold]] void add(std::unique_ptr<LayerNode<T, B>> node, std::vector<std::size_t> from) {
+  [[gnu::cold]] void add(std::unique_ptr<LayerNode<T, B>> node, std::vector<std::size_t> from,
+                         std::size_t checkpoint = 0) {
     std::string name = node->facts().name;
     if (!name.empty()) {
       for (const Entry& e : entries_)
@@ -130,6 +135,7 @@ class Layers {
     entry.node = std::move(node);
     entry.name = std::move(name);
     entry.from = std::move(from);
+    entry.checkpoint = checkpoint;
     entries_.push_back(std::move(entry));
     built_ = false;
   }
@@ -138,13 +144,15 @@ class Layers {
   [[gnu::cold]] void add(Layers&& other, std::vector<std::vector<Tensor<T>>> values) {
     if (other.entries_.empty()) raise<UsageError>("add_layer: the model has no layers");
     const std::string prefix = free_name("sequential");
-    const std::size_t before = entries_.size(), last = before == 0 ? model_input : before - 1;
+    const std::size_t before = entries_.size(), last = before == 0 ? model_input : before - 1, blocks = blocks_marked();
     for (std::size_t i = 0; i < other.entries_.size(); ++i) {
       Entry entry;
       entry.node = std::move(other.entries_[i].node);
       entry.name = prefix + "." + other.entries_[i].name;
       for (const std::size_t source : other.entries_[i].from)
         entry.from.push_back(source == model_input ? last : source + before);
+      if (other.entries_[i].checkpoint != 0)
+        entry.checkpoint = other.entries_[i].checkpoint + (other.entries_[i].checkpoint > marked_layer ? blocks : 0);
       entry.nested = true;
       if (!values.empty()) entry.brought = std::move(values[i]);
       entries_.push_back(std::move(entry));
@@ -201,6 +209,12 @@ class Layers {
   bool built_ = false;
 
  private:
+  /// How many numbers marked blocks have so far.
+  [[gnu::cold]] std::size_t blocks_marked() const {
+    std::size_t most = marked_layer;
+    for (const Entry& e : entries_) most = std::max(most, e.checkpoint);
+    return most - marked_layer;
+  }
   /// A name that no layer has, nor a model inside this one.
   [[gnu::cold]] std::string free_name(const std::string& base) const {
     const auto taken = [&](const std::string& name) {
@@ -215,12 +229,19 @@ class Layers {
 
   template <class L>
   [[gnu::cold]] std::size_t add_part(L layer, std::size_t from) {
+    bool checkpoint = false;
+    if constexpr (requires { layer.checkpoint_gradients; }) checkpoint = layer.checkpoint_gradients;
     add(std::move(layer), {from});
+    entries_.back().checkpoint = checkpoint ? marked_layer : 0;
     return entries_.size() - 1;
   }
   template <class... L>
   [[gnu::cold]] std::size_t add_part(layer::Chain<L...> chain, std::size_t from) {
+    const std::size_t first = entries_.size();
     std::apply([&](auto&... parts) { ((from = add_part(std::move(parts), from)), ...); }, chain.layers);
+    if (!chain.checkpoint_gradients) return from;
+    const std::size_t block = marked_layer + 1 + blocks_marked();
+    for (std::size_t i = first; i < entries_.size(); ++i) entries_[i].checkpoint = block;
     return from;
   }
   template <class... L>

@@ -32,11 +32,17 @@ struct MemoryUse {
   std::size_t total() const { return parameters + gradients + optimizer + workspace + indices; }
 };
 
+/// How many values of a target a batch holds for each sample.
+template <class T, class B>
+std::size_t target_features(const Network<T, B>& network, const Training<T, B>& training) {
+  const bool labels = training.loss && training.loss->targets() == loss::Targets::labels;
+  return labels ? 0 : network.output_shape().elements();
+}
+
 template <class T, class B>
 MemoryUse training_bytes(const Network<T, B>& network, const Training<T, B>& training, std::size_t batch_size) {
   const std::size_t block = network.store().block_size() * sizeof(T);
-  const bool labels = training.loss && training.loss->targets() == loss::Targets::labels;
-  const std::size_t target = labels ? 0 : network.output_shape().elements();
+  const std::size_t target = target_features(network, training);
   std::size_t indices = 0;
   for (const auto& p : network.store().places()) indices += p.form ? p.form->bytes() : 0;
   const std::size_t averages = network.store().averaged() ? 1 : 0;
@@ -71,6 +77,34 @@ template <class T, class B>
   return buffer;
 }
 
+/// What is made again in training instead of kept, if anything is.
+template <class T, class B>
+[[gnu::cold]] std::string checkpoint_text(const Network<T, B>& network, std::size_t batch_size,
+                                          std::size_t target_features) {
+  const auto found = network.checkpoint_plan(batch_size, target_features);
+  if (!found) return {};
+  const CheckpointPlan& plan = *found;
+  std::size_t all = 0;
+  for (const Stage& s : plan.stages) all += s.out + s.inside;
+  char share[32];
+  std::snprintf(share, sizeof share, "%.3g %%", 100 * network.extra_time(plan));
+  std::string result = text("activations of ", bytes_text(all * sizeof(T)), " are made within ",
+                            bytes_text(plan.memory * sizeof(T)), ", some of them again; expected extra time ", share,
+                            network.times_measured() ? "\n" : ", by sizes; the first steps of fit measure it\n");
+  std::string line = " ";
+  for (std::size_t s = 0, next = 0; s < plan.stages.size(); s = next) {
+    const std::size_t runs = plan.runs(s);
+    for (next = s + 1; next < plan.stages.size() && plan.runs(next) == runs;) ++next;
+    const std::size_t first = plan.stages[s].first + 1, last = plan.stages[next - 1].last + 1;
+    const std::string part =
+        text(first == last ? " layer " : " layers ", first, first == last ? "" : text(" to ", last),
+             runs == 1 ? " once" : text(" ", runs, " times"), next < plan.stages.size() ? "," : "");
+    if (line.size() + part.size() > 100) result += line + "\n", line = " ";
+    line += part;
+  }
+  return result + line + "\n";
+}
+
 template <class T, class B>
 [[gnu::cold]] std::string summary(const Network<T, B>& network, const Training<T, B>& training,
                                   std::size_t batch_size) {
@@ -102,7 +136,7 @@ template <class T, class B>
            ": parameters ", bytes_text(use.parameters), ", gradients ", bytes_text(use.gradients), ", optimizer ",
            bytes_text(use.optimizer), use.indices != 0 ? ", indices " + bytes_text(use.indices) : "",
            ", activations and scratch ", bytes_text(use.workspace), "\n");
-  return result;
+  return result + checkpoint_text(network, batch_size, target_features(network, training));
 }
 
 }  // namespace tesla::inline TESLA_TARGET::model

@@ -1,6 +1,7 @@
 // Which layer reads whose output: layers in a row, but where branches leave and meet.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -16,17 +17,14 @@ class Wiring {
   Wiring() = default;
   /// sources[i] are the layers that layer i reads, all of them earlier ones; passthrough[i]: its output is its input.
   [[gnu::cold]] Wiring(const std::vector<std::vector<std::size_t>>& sources, const std::vector<bool>& passthrough)
-      : roots_(sources.size()), readers_(sources.size()), lasting_(sources.size()), sources_(sources.size()) {
-    std::size_t last = model_input;  // the layer before this one that has an output
+      : roots_(sources.size()), readers_(sources.size()), last_reader_(sources.size()), sources_(sources.size()) {
     for (std::size_t i = 0; i < sources.size(); ++i) {
       for (const std::size_t s : sources[i]) sources_[i].push_back(root(s));
       roots_[i] = passthrough[i] ? sources_[i][0] : i;
+      last_reader_[i] = i;
       if (passthrough[i]) continue;
-      for (const std::size_t s : sources_[i]) {
-        if (s == model_input) continue;
-        if (++readers_[s] > 1 || s != last) lasting_[s] = true;
-      }
-      last = i;
+      for (const std::size_t s : sources_[i])
+        if (s != model_input) ++readers_[s], last_reader_[s] = i;
     }
   }
 
@@ -34,12 +32,22 @@ class Wiring {
   /// The roots of what a layer reads.
   const std::vector<std::size_t>& sources(std::size_t layer) const { return sources_[layer]; }
   std::size_t readers(std::size_t layer) const { return readers_[layer]; }
-  /// Whether an output is read later than by the next layer.
-  bool lasting(std::size_t layer) const { return lasting_[layer]; }
+  /// Of an output; the layer itself where none reads it.
+  std::size_t last_reader(std::size_t layer) const { return last_reader_[layer]; }
+  /// The layers of whose outputs later ones read the last alone: where a chain of stages can be cut.
+  [[gnu::cold]] std::vector<std::size_t> ends_of_stages() const {
+    std::vector<std::size_t> ends;
+    std::size_t reach = 0;  // the last reader of all outputs so far
+    for (std::size_t i = 0; i < roots_.size(); ++i) {
+      if (roots_[i] != i) continue;
+      if (reach <= i) ends.push_back(i);
+      reach = std::max(reach, last_reader_[i]);
+    }
+    return ends;
+  }
 
  private:
-  std::vector<std::size_t> roots_, readers_;
-  std::vector<bool> lasting_;
+  std::vector<std::size_t> roots_, readers_, last_reader_;
   std::vector<std::vector<std::size_t>> sources_;
 };
 

@@ -21,6 +21,14 @@ struct PredictOptions {
   std::size_t batch_size = 256;
 };
 
+struct CompileOptions {
+  // Bytes that training may take: parameters, gradients, the optimizer's state, activations and scratch. Where that is
+  // too little for all activations, some are made again, in the way that costs the least time. 0: no limit.
+  std::size_t memory = 0;
+};
+
+inline constexpr std::size_t batch_size_limit = std::size_t{1} << 40;  // beyond any memory, far below an overflow
+
 template <class Model>
 struct FitOptions {
   std::size_t epochs = 1;
@@ -35,6 +43,13 @@ struct FitOptions {
   std::vector<double> class_weight = {};  // one weight a class, multiplied onto the loss of its samples
   std::size_t accumulate = 1;             // batches whose gradients make one step of the optimizer
   double average = 0;                     // how much of the parameters' running averages a step keeps; 0: none are made
+
+  [[gnu::cold]] void check() const {
+    if (verbose < 0 || verbose > 2) raise<UsageError>("fit: .verbose is 0, 1 or 2, not ", verbose);
+    if (accumulate == 0 || accumulate > batch_size_limit)
+      raise<UsageError>("fit: .accumulate has to be 1 or more batches, not ", accumulate);
+    if (!(average >= 0 && average < 1)) raise<UsageError>("fit: .average has to lie in [0, 1), not ", average);
+  }
 };
 
 }  // namespace tesla::inline TESLA_TARGET
