@@ -303,6 +303,7 @@ double BasicSequential<T, B>::step(Loader& loader, const std::uint32_t* order, s
   if (scorer != nullptr) scorer->add(backend, loss, y, target.values, loader);  // while the outputs are there
   net().backward(w);
   training::Update<T, B>(net(), training_, w, sums).run(share, name);
+  net().end_batch();
   return loss;
 }
 

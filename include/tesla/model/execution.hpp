@@ -96,13 +96,14 @@ class Execution : public Layers<T, B> {
   /// What layers draw at random for the next batch follows from the step that it belongs to, and its place therein.
   void begin_batch(std::size_t step, bool first) {
     batch_number_ = first ? std::uint64_t{step} << 16 : batch_number_ + 1;
+    if (timing()) batch_began_ = Clock::now(), stages_took_ = 0;
+  }
+  /// Once the parameters have changed, or the batch has done its part to that.
+  void end_batch() {
     if (!timing()) return;
-    const auto now = Clock::now();
-    if (timed_steps_ > 0) {
-      const double own = std::max(seconds(step_began_, now) - stages_took_, 0.0);
-      besides_ = timed_steps_ == 1 ? own : std::min(besides_, own);
-    }
-    step_began_ = now, stages_took_ = 0;
+    const double own = seconds(batch_began_, Clock::now()) - stages_took_;
+    besides_ = timed_steps_ == 0 ? own : std::min(besides_, own);
+    ++timed_steps_;
   }
 
   /// Runs the layers on the input of the workspace; the result is workspace().outputs.back().
@@ -127,7 +128,6 @@ class Execution : public Layers<T, B> {
       timed(move, [&] { run_back(w, stage.first, stage.last + 1); });
       trained = stage.first > first_trained_;
     }
-    if (timing()) ++timed_steps_;
   }
 
   /// The gradient of Pass::sum_products. The product refers to scratch memory, until the next call.
@@ -479,7 +479,7 @@ class Execution : public Layers<T, B> {
   bool marked_ = false;                             // some layers, by the user
   std::vector<std::array<double, 2>> stage_times_;  // forward, backward
   std::size_t timed_steps_ = 0, next_move_ = 0;
-  Clock::time_point step_began_;
+  Clock::time_point batch_began_;
   double stages_took_ = 0, besides_ = 0;  // of a step: its stages, and the rest
 };
 
