@@ -28,9 +28,17 @@ void attend(benchmark::State& state) {
                                             : kind == big_bird ? tesla::attention::big_bird()
                                                                : tesla::attention::dense();
   const std::size_t lanes = Cpu::lanes<float>(tokens), room = tesla::round_up(tokens, lanes);
-  const tesla::backend::AttentionTiles tiles(pattern, kind == causal, tokens, lanes);
-  const tesla::backend::Attention attention{
-      heads, heads, width, 1, tokens, 1 / std::sqrt(static_cast<double>(width)), &pattern, kind == causal, &tiles};
+  const tesla::backend::AttentionTiles tiles(pattern, kind == causal, tokens, tokens, lanes);
+  const tesla::backend::Attention attention{.heads = heads,
+                                            .key_heads = heads,
+                                            .width = width,
+                                            .samples = 1,
+                                            .queries = tokens,
+                                            .keys = tokens,
+                                            .scale = 1 / std::sqrt(static_cast<double>(width)),
+                                            .pattern = &pattern,
+                                            .causal = kind == causal,
+                                            .tiles = &tiles};
 
   std::vector<tesla::Buffer<float>> buffers;
   for (int i = 0; i < 8; ++i) {

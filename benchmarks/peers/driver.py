@@ -48,6 +48,14 @@ CASES += [f"sparse:1024:1024:{live}:128:forward" for live in (50, 20, 10, 5, 2)]
 # Recurrent layers: steps, inputs, units, batch; as layer_recurrent measures them. An embedding: tokens, units, length.
 CASES += [f"{cell}:64:64:128:64:{way}" for cell in ("lstm", "gru") for way in PASSES]
 CASES += ["embedding:100000:64:32:64:adam"]
+# Self-attention: length, features, heads, batch. A transformer: the same, then blocks.
+CASES += [
+    f"attention:{length}:512:8:1:{reads}:{way}"
+    for reads in ("dense", "causal")
+    for length in (512, 1024, 2048)
+    for way in PASSES
+]
+CASES += ["transformer:256:256:4:8:2:adam"]
 CHART = [
     "step:784-300-100-10:1:adam",
     "step:784-300-100-10:64:adam",
@@ -68,6 +76,8 @@ SECTIONS = {
     "Sparse weights": ("sparse",),
     "Recurrent layers": ("lstm", "gru"),
     "Embeddings": ("embedding",),
+    "Attention": ("attention",),
+    "Training steps of a transformer": ("transformer",),
 }
 BUILT_PEERS = {name: f"{name.lower()}_worker" for name in ("Eigen", "OpenBLAS", "dlib", "mlpack")}
 

@@ -32,13 +32,64 @@ def forward(layers, x, masks=None):  # weights as inputs x outputs: several time
     return x
 
 
-def loss_of(layers, x, labels, masks):
-    logits = forward(layers, x, masks)
+def attend(q, k, v, causal, way):
+    """What heads give, {batch, length, heads, width} of each: by JAX's function, or written out for all at once or for
+    one after another."""
+    if way == "dot_product_attention":
+        return jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+    later = jnp.triu(jnp.ones((q.shape[1], q.shape[1]), bool), 1) if causal else None
+
+    def weights_of(scores):
+        scores = scores * q.shape[-1] ** -0.5
+        return jax.nn.softmax(jnp.where(later, -jnp.inf, scores) if causal else scores)
+
+    if way == "einsum":
+        return jnp.einsum("bhqk,bkhd->bqhd", weights_of(jnp.einsum("bqhd,bkhd->bhqk", q, k)), v)
+    one = lambda q, k, v: weights_of(q @ k.T) @ v
+    heads = [[one(q[b, :, h], k[b, :, h], v[b, :, h]) for h in range(q.shape[2])] for b in range(len(q))]
+    return jnp.stack([jnp.stack(of_sample, 1) for of_sample in heads])
+
+
+def attention(x, qkv, output, heads, causal, way):
+    """Self-attention with weights as inputs x outputs."""
+    split = lambda y: y.reshape(*y.shape[:2], heads, -1)
+    q, k, v = (split(y) for y in jnp.split(x @ qkv[0] + qkv[1], 3, -1))
+    return attend(q, k, v, causal, way).reshape(x.shape) @ output[0] + output[1]
+
+
+def norm(x, layer):
+    scale, shift = layer
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-5) * scale + shift
+
+
+def forward_blocks(layers, x, case, way):
+    """The logits of a transformer."""
+    x = x.reshape(len(x), case.length, case.features)
+    for layer in layers[:-1]:
+        x = x + attention(norm(x, layer["norm1"]), layer["qkv"], layer["output"], case.heads, case.causal, way)
+        inner = norm(x, layer["norm2"]) @ layer["wide"][0] + layer["wide"][1]
+        x = x + jax.nn.gelu(inner, approximate=False) @ layer["narrow"][0] + layer["narrow"][1]
+    return forward(layers[-1:], x.mean(1))
+
+
+def start_blocks(case):
+    blocks, last = protocol.transformer_weights(case)
+    dense = lambda weight: (jnp.asarray(weight.T), jnp.zeros(len(weight)))
+    fresh = lambda: {name: (jnp.ones(case.features), jnp.zeros(case.features)) for name in ("norm1", "norm2")}
+    return [{name: dense(weight) for name, weight in block.items()} | fresh() for block in blocks] + [dense(last)]
+
+
+def loss_of(layers, x, labels, run):
+    logits = run(layers, x)
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1))
 
 
 def start(case):
-    layers = [(jnp.asarray(weight.T), jnp.asarray(bias)) for weight, bias in protocol.weights(case)]
+    if case.kind == "transformer":
+        layers = start_blocks(case)
+    else:
+        layers = [(jnp.asarray(weight.T), jnp.asarray(bias)) for weight, bias in protocol.weights(case)]
     zeros = lambda: jax.tree.map(jnp.zeros_like, layers)
     return (layers, zeros(), zeros(), jnp.zeros(())) if case.optimizer == "adam" else (layers, zeros())
 
@@ -104,10 +155,10 @@ def masks_of(case):
     return masks and [jnp.asarray(mask.T) for mask in masks]
 
 
-def update(state, x, labels, masks=None):
-    """The next state and the loss."""
+def update(state, x, labels, run):
+    """The next state and the loss; run makes the logits."""
     layers, first = state[:2]
-    loss, gradients = jax.value_and_grad(loss_of)(layers, x, labels, masks)
+    loss, gradients = jax.value_and_grad(loss_of)(layers, x, labels, run)
     each = jax.tree.map
     if len(state) == 2:
         first = each(lambda v, g: protocol.MOMENTUM * v + g, first, gradients)
@@ -120,19 +171,23 @@ def update(state, x, labels, masks=None):
     return (layers, first, second, count), loss
 
 
-def step_of(case, by_windows=True):
-    """The state to begin with, and a function of a state and a batch."""
+def step_of(case, way=None):
+    """The state to begin with, and a function of a state and a batch; way: of pooling, or of attention."""
     if case.kind == "cnn":
-        return start_images(case), lambda state, x, labels: update_images(state, x, labels, by_windows)
-    masks = masks_of(case)
-    return start(case), lambda state, x, labels: update(state, x, labels, masks)
+        return start_images(case), lambda state, x, labels: update_images(state, x, labels, way == "windows")
+    if case.kind == "transformer":
+        run = lambda layers, x: forward_blocks(layers, x, case, way)
+    else:
+        masks = masks_of(case)
+        run = lambda layers, x: forward(layers, x, masks)
+    return start(case), lambda state, x, labels: update(state, x, labels, run)
 
 
-def one_by_one(case, by_windows=True):
+def one_by_one(case, way=None):
     """One call a step; the state goes from call to call in the same memory."""
     inputs, labels = protocol.data(case)
     data = [(jnp.asarray(x), jnp.asarray(y, jnp.int32)) for x, y in zip(inputs, labels)]
-    state, function = step_of(case, by_windows)
+    state, function = step_of(case, way)
     step, turn = jax.jit(function, donate_argnums=0), 0
 
     def run(steps):
@@ -234,6 +289,21 @@ def layer(case, way):
     return repeated(both, [(x, dy, cores)]) if case.backward else repeated(forward, [(x, cores)])
 
 
+def attention_layer(case, way):
+    """The output of self-attention or, with the backward pass, it, dx and the gradients of the weights."""
+    x, dy, weights = jax.tree.map(jnp.asarray, protocol.attention_data(case))
+    weights = [weight.T.copy() for weight in weights]
+
+    def forward(x, weights):
+        return attention(x, (weights[0], 0), (weights[1], 0), case.heads, case.causal, way)
+
+    def both(x, dy, weights):
+        y, back = jax.vjp(forward, x, weights)
+        return y, *back(dy)
+
+    return repeated(both, [(x, dy, weights)]) if case.backward else repeated(forward, [(x, weights)])
+
+
 def recurrent(case, hoisted, unroll):
     """The outputs of all steps or, with the backward pass, these, dx and the gradients of weights and biases.
 
@@ -272,6 +342,9 @@ def recurrent(case, hoisted, unroll):
     return repeated(both, [(x, dy, weights)]) if case.backward else repeated(forward, [(x, weights)])
 
 
+ATTENTION = ("dot_product_attention", "einsum", "head by head")
+
+
 def setup(case):
     if case.kind == "product":
         return [("jit", lambda: product(case))]
@@ -283,14 +356,17 @@ def setup(case):
             )
             for hoisted, unroll in itertools.product((True, False), (1, 8))
         ]
+    if case.kind == "attention":
+        return [(way, lambda way=way: attention_layer(case, way)) for way in ATTENTION]
+    if case.kind == "transformer":
+        return [(way, lambda way=way: one_by_one(case, way)) for way in ATTENTION]
     if case.kind == "predict":
         return [("jit", lambda: prediction(case))]
     if case.kind == "step":
         return [("step", lambda: one_by_one(case)), ("scan", lambda: looped(case))]
     if case.kind == "cnn":  # in a loop convolutions run on one thread, and many times slower
         return [
-            (f"step, pools by {pools}", lambda pools=pools: one_by_one(case, pools == "windows"))
-            for pools in ("windows", "shapes")
+            (f"step, pools by {pools}", lambda pools=pools: one_by_one(case, pools)) for pools in ("windows", "shapes")
         ]
     if case.kind in ("tt", "dense"):
         ways = ["dense"] if math.prod(case.sizes) <= protocol.DENSE_LIMIT else []

@@ -16,6 +16,7 @@ class Case:
     def __init__(self, name):
         self.kind, *rest = name.split(":")
         self.live = 100  # of 100 weights
+        self.samples = 1024  # about so many are there
         if self.kind == "product":
             self.sizes = [int(size) for size in rest]
         elif self.kind == "sparse":
@@ -24,6 +25,12 @@ class Case:
         elif self.kind in ("lstm", "gru"):
             self.steps, self.inputs, self.units, self.batch = (int(number) for number in rest[:4])
             self.backward = rest[-1] == "both"
+        elif self.kind in ("attention", "transformer"):
+            self.length, self.features, self.heads, self.batch = (int(number) for number in rest[:4])
+            self.sizes = [self.length * self.features, 10]
+            self.causal, self.backward = self.kind == "transformer" or rest[4] == "causal", rest[-1] == "both"
+            if self.kind == "transformer":
+                self.blocks, self.optimizer, self.samples = int(rest[4]), rest[5], 64
         elif self.kind == "embedding":
             self.tokens, self.units, length, self.batch = (int(number) for number in rest[:4])
             self.sizes, self.optimizer = [length, 10], rest[-1]
@@ -43,9 +50,9 @@ class Case:
 
 
 def data(case):
-    """About 1024 random samples with random labels, as (batches, batch, features) and (batches, batch)."""
+    """Random samples with random labels, as (batches, batch, features) and (batches, batch)."""
     random = np.random.default_rng(1)
-    batches = max(1, 1024 // case.batch)
+    batches = max(1, case.samples // case.batch)
     shape = (batches, case.batch, case.sizes[0])
     if case.kind == "embedding":
         inputs = random.integers(0, case.tokens, shape)
@@ -117,6 +124,30 @@ def recurrent_data(case):
     )
     shapes = ((gates, case.inputs), (gates, case.units), (gates,), (gates,))
     return x, dy, [random.uniform(-bound, bound, shape).astype(np.float32) for shape in shapes]
+
+
+def attention_data(case):
+    """x and dy as {batch, length, features}; weights for queries, keys and values below each other, and those of the
+    output, each as outputs x inputs."""
+    random = np.random.default_rng(7)
+    bound = (3 / case.features) ** 0.5
+    x, dy = (random.uniform(-0.5, 0.5, (case.batch, case.length, case.features)).astype(np.float32) for _ in range(2))
+    shapes = ((3 * case.features, case.features), (case.features, case.features))
+    return x, dy, [random.uniform(-bound, bound, shape).astype(np.float32) for shape in shapes]
+
+
+def transformer_weights(case):
+    """For each block those of attention, as above, and of its two dense layers; and that of the last layer."""
+    random = np.random.default_rng(8)
+
+    def drawn(outputs, inputs):
+        bound = (6 / (inputs + outputs)) ** 0.5
+        return random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
+
+    f = case.features
+    shapes = {"qkv": (3 * f, f), "output": (f, f), "wide": (4 * f, f), "narrow": (f, 4 * f)}
+    blocks = [{name: drawn(*shape) for name, shape in shapes.items()} for _ in range(case.blocks)]
+    return blocks, drawn(case.sizes[-1], f)
 
 
 def equation(case):

@@ -1,6 +1,7 @@
 // TESLA under the protocol of worker.hpp, as a user would call it: training steps through fit, with shuffling,
-// gathering of batches and accuracy, those of embeddings through train_step; predictions through predict_into; products
-// through the backend; the passes of one layer through predict_into and through the network that a model holds.
+// gathering of batches and accuracy, those of embeddings and transformers through train_step; predictions through
+// predict_into; products through the backend; the passes of one layer through predict_into and through the network that
+// a model holds.
 #include <tesla/tesla.hpp>
 
 #include "worker.hpp"
@@ -17,6 +18,11 @@ class Network {
           tesla::Embedding({.tokens = static_cast<std::size_t>(c.tokens), .units = static_cast<std::size_t>(c.units)}));
       model_.add_layer(tesla::GlobalAveragePool());
     }
+    for (int i = 0; i < c.blocks; ++i)
+      model_.add_layer(tesla::TransformerBlock({.features = features_ / static_cast<std::size_t>(c.steps),
+                                                .heads = static_cast<std::size_t>(c.heads),
+                                                .causal = c.causal}));
+    if (c.blocks > 0) model_.add_layer(tesla::GlobalAveragePool());
     for (std::size_t i = 1; i < c.sizes.size() && c.kind != "cnn"; ++i) {
       const bool last = i + 1 == c.sizes.size();
       if (c.live < 100) {
@@ -38,6 +44,8 @@ class Network {
                      {tesla::metric::Accuracy()});
     if (c.kind == "cnn")
       model_.build({28, 28, 1});
+    else if (c.blocks > 0)
+      model_.build({static_cast<std::size_t>(c.steps), features_ / static_cast<std::size_t>(c.steps)});
     else
       model_.build({features_});
     if (c.live < 100) callbacks_.emplace_back(tesla::sparse::RigL({.until = std::size_t{1} << 40}));
@@ -134,6 +142,9 @@ class OneLayer {
       model_.add_layer(tesla::LSTM({.units = units, .return_sequences = true, .name = "layer"}));
     else if (c.kind == "gru")
       model_.add_layer(tesla::GRU({.units = units, .return_sequences = true, .name = "layer"}));
+    else if (c.kind == "attention")
+      model_.add_layer(tesla::MultiHeadAttention(
+          {.heads = static_cast<std::size_t>(c.heads), .causal = c.causal, .use_bias = false, .name = "layer"}));
     else if (c.kind == "tt")
       model_.add_layer(tesla::TensorTrain({.in = shape(c.in),
                                            .out = shape(c.out),
@@ -142,7 +153,7 @@ class OneLayer {
                                            .name = "layer"}));
     else
       model_.add_layer(tesla::Dense({.units = units_, .use_bias = false, .name = "layer"}));
-    model_.build(c.recurrent() ? tesla::Shape{steps_, features_ / steps_} : tesla::Shape{features_});
+    model_.build(c.steps > 1 ? tesla::Shape{steps_, features_ / steps_} : tesla::Shape{features_});
   }
 
   double forward(int steps) {
@@ -231,13 +242,14 @@ peers::Run sparse_product(const peers::Case& c) {
 peers::Run setup(const peers::Case& c) {
   if (c.kind == "sparse") return sparse_product(c);
   if (c.kind == "product") return product(c);
-  if (c.kind == "tt" || c.kind == "dense" || c.recurrent()) {
+  if (c.kind == "tt" || c.kind == "dense" || c.kind == "attention" || c.recurrent()) {
     auto layer = std::make_shared<OneLayer>(c);
     return [layer, both = c.backward](int steps) { return both ? layer->both(steps) : layer->forward(steps); };
   }
-  if (c.kind != "step" && c.kind != "predict" && c.kind != "cnn" && c.kind != "embedding") return {};
+  const bool singly = c.kind == "embedding" || c.kind == "transformer";
+  if (c.kind != "step" && c.kind != "predict" && c.kind != "cnn" && !singly) return {};
   auto network = std::make_shared<Network>(c);
-  if (c.kind == "embedding") return [network](int steps) { return network->single_steps(steps); };
+  if (singly) return [network](int steps) { return network->single_steps(steps); };
   if (c.kind != "predict") return [network](int steps) { return network->step(steps); };
   return [network](int steps) { return network->predict(steps); };
 }

@@ -28,6 +28,8 @@ class MaskedLinear(torch.nn.Linear):
 
 
 def network(case):
+    if case.kind == "transformer":
+        return transformer(case)
     layers, masks = [], protocol.masks(case)
     for i, (weight, bias) in enumerate(protocol.weights(case)):
         outputs, inputs = weight.shape
@@ -63,9 +65,50 @@ def images(case, order):
     return torch.nn.Sequential(*layers[:-1]).to(memory_format=order)
 
 
+def attend(qkv, heads, causal):
+    """What heads give beside each other, from the queries, keys and values of {batch, length}."""
+    q, k, v = (y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in qkv)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+
+
+class Block(torch.nn.Module):
+    """Of a transformer."""
+
+    def __init__(self, case, weights):
+        super().__init__()
+        self.heads, self.causal = case.heads, case.causal
+        self.norm1, self.norm2 = torch.nn.LayerNorm(case.features), torch.nn.LayerNorm(case.features)
+        for name, weight in weights.items():
+            setattr(self, name, linear_of(weight))
+
+    def forward(self, x):
+        x = x + self.output(attend(self.qkv(self.norm1(x)).chunk(3, -1), self.heads, self.causal))
+        return x + self.narrow(F.gelu(self.wide(self.norm2(x))))
+
+
+class Mean(torch.nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+def linear_of(weight):
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.zero_()
+    return layer
+
+
+def transformer(case):
+    blocks, last = protocol.transformer_weights(case)
+    return torch.nn.Sequential(*(Block(case, weights) for weights in blocks), Mean(), linear_of(last))
+
+
 def batches(case, order=None):
     inputs, labels = protocol.data(case)
     x = torch.from_numpy(inputs).unbind()
+    if case.kind == "transformer":
+        x = [batch.view(-1, case.length, case.features) for batch in x]
     if order is not None:
         x = [batch.view(-1, 1, 28, 28).contiguous(memory_format=order) for batch in x]
     return list(zip(x, torch.from_numpy(labels).unbind()))
@@ -214,6 +257,28 @@ def layer(case, way, compiled):
     return in_turn(lambda: torch.autograd.grad(forward(x, cores), wanted, dy)[0], [()])
 
 
+def attention(case, stacked, compiled):
+    """Forward, or forward and backward to the gradients of x and all weights.
+
+    Stacked: queries, keys and values are one product.
+    """
+    x, dy, (qkv, output) = protocol.attention_data(case)
+    x, dy = torch.from_numpy(x), torch.from_numpy(dy)
+    weights = [torch.from_numpy(weight) for weight in ([qkv] if stacked else qkv.reshape(3, -1, case.features))]
+    weights.append(torch.from_numpy(output))
+
+    def forward(x, weights):
+        made = [F.linear(x, weight) for weight in weights[:-1]]
+        return F.linear(attend(made[0].chunk(3, -1) if stacked else made, case.heads, case.causal), weights[-1])
+
+    if compiled:
+        forward = compile_alone(forward)
+    if not case.backward:
+        return under(torch.inference_mode, in_turn(forward, [(x, weights)]))
+    wanted = [tensor.requires_grad_() for tensor in (x, *weights)]
+    return in_turn(lambda: torch.autograd.grad(forward(x, weights), wanted, dy)[0], [()])
+
+
 def recurrent(case):
     """Forward, or forward and backward to the gradients of x and all weights and biases.
 
@@ -272,6 +337,14 @@ def setup(case):
         return [("eager", lambda: product(case))]
     if case.kind in ("lstm", "gru"):
         return [("eager", lambda: recurrent(case))]
+    if case.kind == "attention":
+        return [
+            (
+                "one product" * stacked + "three products" * (not stacked) + ", compiled" * compiled,
+                lambda stacked=stacked, compiled=compiled: attention(case, stacked, compiled),
+            )
+            for stacked, compiled in itertools.product((True, False), (False, True))
+        ]
     if case.kind == "embedding":
         return [("embedding", lambda: lookup(case, False)), ("bag", lambda: lookup(case, True))]
     if case.kind == "predict":
@@ -288,7 +361,7 @@ def setup(case):
             for name, order in orders.items()
             for way, make in ways.items()
         ]
-    if case.kind == "step":
+    if case.kind in ("step", "transformer"):
         return [
             ("eager", lambda: training(case, False)),
             ("compiled", lambda: training(case, True)),

@@ -21,6 +21,13 @@
 //   lstm:64:64:128:64:forward    an LSTM over 64 steps of 64 inputs, with 128 units, batch 64: the outputs of all steps
 //   lstm:64:64:128:64:both       that, and from a given dy the gradients of x and of all weights and biases
 //   gru:64:64:128:64:both        the same for a GRU
+//   attention:512:512:8:1:causal:forward   self-attention over 512 tokens of 512 features with 8 heads, batch 1; the
+//                                products for queries, keys, values and output are a part of it, and without biases;
+//                                causal: no token reads a later one, dense: each reads all
+//   attention:512:512:8:1:causal:both   that, and from a given dy the gradients of x and of all weights
+//   transformer:256:256:4:8:2:adam   one training step: 256 tokens of 256 features, blocks with 4 heads, batch 8, 2
+//                                blocks: norms first, causal, 4 times as wide between their dense layers, GELU; then
+//                                the mean of the tokens, dense 10
 //   embedding:100000:64:32:64:adam   one training step: 32 of 100000 tokens a sample, batch 64, vectors of 64 numbers,
 //                                their mean, dense 10; Adam that moves only the vectors that the batch has looked up
 // Rows of x, y and dy are samples: of sequences one step after another.
@@ -52,7 +59,9 @@ struct Case {
   int batch = 1, rank = 0, live = 100;  // the last: of 100 weights
   int steps = 1;                        // of a sequence
   int tokens = 0, units = 0;            // of an embedding
-  bool adam = false, backward = false, norm = false;
+  int heads = 1, blocks = 0;            // of attention
+  int samples = 1024;                   // about so many are there
+  bool adam = false, backward = false, norm = false, causal = false;
 
   bool recurrent() const { return kind == "lstm" || kind == "gru"; }
   /// Whether this is about a network of dense layers.
@@ -86,6 +95,12 @@ inline Case parse(const std::string& name) {
   } else if (c.recurrent()) {
     c.steps = std::stoi(parts.at(1)), c.batch = std::stoi(parts.at(4)), c.backward = parts.back() == "both";
     for (int i = 2; i <= 3; ++i) c.sizes.push_back(c.steps * std::stoi(parts.at(i)));
+  } else if (c.kind == "attention" || c.kind == "transformer") {
+    const int features = std::stoi(parts.at(2));
+    c.steps = std::stoi(parts.at(1)), c.heads = std::stoi(parts.at(3)), c.batch = std::stoi(parts.at(4));
+    c.sizes = {c.steps * features, c.kind == "attention" ? c.steps * features : 10};
+    c.causal = c.kind == "transformer" || parts.at(5) == "causal", c.backward = parts.back() == "both";
+    if (c.kind == "transformer") c.blocks = std::stoi(parts.at(5)), c.adam = parts.at(6) == "adam", c.samples = 64;
   } else if (c.kind == "embedding") {
     c.tokens = std::stoi(parts.at(1)), c.units = std::stoi(parts.at(2)), c.sizes = {std::stoi(parts.at(3)), 10};
     c.batch = std::stoi(parts.at(4)), c.adam = parts.at(5) == "adam";
@@ -118,13 +133,13 @@ inline std::vector<float> uniform(std::size_t count, float low, float high, unsi
   return values;
 }
 
-/// About 1024 random samples with random labels, cut into batches that the steps visit in turn.
+/// Random samples with random labels, cut into batches that the steps visit in turn.
 struct Data {
   int batches;
   std::vector<float> inputs;  // one sample after another
   std::vector<int> labels;
 
-  explicit Data(const Case& c) : batches(c.batch < 1024 ? 1024 / c.batch : 1) {
+  explicit Data(const Case& c) : batches(c.batch < c.samples ? c.samples / c.batch : 1) {
     const std::size_t samples = static_cast<std::size_t>(batches) * c.batch;
     inputs = uniform(samples * c.sizes.front(), -0.5f, 0.5f, 1);
     for (float& value : inputs)

@@ -3,6 +3,7 @@
 
 #include <tesla/layer/activation.hpp>
 #include <tesla/layer/attention.hpp>
+#include <tesla/layer/compressed_attention.hpp>
 #include <tesla/layer/connections.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
@@ -11,6 +12,7 @@
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>
 #include <tesla/layer/pooling.hpp>
+#include <tesla/layer/positions.hpp>
 #include <tesla/layer/recurrent.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/structure.hpp>
@@ -29,6 +31,7 @@ using AllLayers = model::LayerList<Activation, layer::Sum, layer::Concatenate, C
                                    MaxPool2D, AveragePool1D, AveragePool2D, GlobalMaxPool, GlobalAveragePool, SimpleRNN,
                                    LSTM, GRU, TimeDistributed<Dense>, SparseDense, Reshape, Permute, ZeroPad2D,
                                    UpSample2D, TensorTrain, TensorTrainConv2D, TensorTrainEmbedding, TransposedConv2D,
-                                   TensorTrainSimpleRNN, TensorTrainLSTM, TensorTrainGRU, MultiHeadAttention>;
+                                   TensorTrainSimpleRNN, TensorTrainLSTM, TensorTrainGRU, MultiHeadAttention,
+                                   CrossAttention, TensorTrainMultiHeadAttention, SparseMultiHeadAttention, Positions>;
 
 }  // namespace tesla::inline TESLA_TARGET

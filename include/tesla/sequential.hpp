@@ -8,6 +8,7 @@
 #include <tesla/train/built_for.hpp>
 #include <tesla/train/callback.hpp>
 #include <tesla/train/controls.hpp>
+#include <tesla/train/decoder.hpp>
 #include <tesla/train/interrupt.hpp>
 #include <tesla/train/loader.hpp>
 #include <tesla/train/options.hpp>
@@ -122,6 +123,12 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
   /// The same into memory that is already there; from the second call of a size on it allocates nothing.
   void predict_into(const ArrayView& x, std::span<T> out, const PredictOptions& options = {});
 
+  /// For so many sequences that grow a step at a time, of a model whose attention is causal.
+  Decoder<T, B> decoder(std::size_t sequences = 1) {
+    need_built("decoder");
+    return {net(), checked_batch(sequences, "decoder")};
+  }
+
   /// One step of the optimizer on one batch; returns the loss before it.
   double train_step(const data::Samples& batch);
   double train_step(const ArrayView& x, const ArrayView& y) { return train_step(data::Samples(x, y)); }
@@ -152,8 +159,8 @@ class BasicSequential : public training::Controls<BasicSequential<T, B>> {
     raise<UsageError>("parameter: there is no \"", name, "\", only ", known);
   }
   /// A layer by its name, with the values that its parameters have now.
-  template <layer::Layer L>
-  L layer(std::string_view name) {
+  template <class L>
+  requires(layer::Layer<L> || layer::JoiningLayer<L>) L layer(std::string_view name) {
     need_built("layer");
     return net().template layer<L>(name);
   }
@@ -484,11 +491,7 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
     const std::span<T> rows = out.subspan(first * features, w.batch() * features);
     const Panels<const T> y = w.output(net().entries().size() - 1);
     net().backend().scatter(y, rows.data());
-    if (is_finite(net().squared_norm(y))) continue;
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      if (!is_finite(rows[i]))
-        raise<DataError>("predict: output ", i % features, " of sample ", first + i / features, " is ", rows[i],
-                         "; the parameters or the data are beyond what the layers can compute with");
+    if (!is_finite(net().squared_norm(y))) training::refuse_overflow<T>("predict", rows, features, first);
   }
 }
 

@@ -19,6 +19,7 @@ struct TensorLayerOptions {
   bool use_bias = true;
   init::Initializer initializer = init::orthogonal;  // of W
   std::string name = {};
+  bool checkpoint_gradients = false;  // what it needs for gradients is made again, not kept
 };
 
 /// The first layer, and what is said of the model as a whole.
@@ -30,6 +31,7 @@ struct TensorNetworkOptions {
   init::Initializer initializer = init::orthogonal;
   std::string name = {};
   std::uint64_t seed = 0;  // of the initial parameters
+  bool checkpoint_gradients = false;
 };
 
 /// A BasicSequential whose first layer says what the input is: samples of input_dim numbers, in any shape.
@@ -42,7 +44,7 @@ class BasicTensorNetwork : public BasicSequential<T, B> {
   BasicTensorNetwork() = default;
   explicit BasicTensorNetwork(const TensorNetworkOptions& o) : Base(SequentialOptions{o.seed}) {
     add_layer(TensorLayerOptions{o.input_dim, o.hidden_dim, o.output_dim, o.activation, o.input_modes, o.output_modes,
-                                 o.use_bias, o.initializer, o.name});
+                                 o.use_bias, o.initializer, o.name, o.checkpoint_gradients});
   }
 
   /// Adds a layer that takes what the one before gives.
@@ -95,6 +97,7 @@ class BasicTensorNetwork : public BasicSequential<T, B> {
     }
     train.rank = o.hidden_dim, train.use_bias = o.use_bias, train.activation = o.activation;
     train.initializer = o.initializer, train.name = o.name;
+    train.checkpoint_gradients = o.checkpoint_gradients;
     return train;
   }
 

@@ -10,6 +10,7 @@
 #include <tesla/data/mnist.hpp>
 #include <tesla/layer/activation.hpp>
 #include <tesla/layer/attention.hpp>
+#include <tesla/layer/compressed_attention.hpp>
 #include <tesla/layer/connections.hpp>
 #include <tesla/layer/convolution.hpp>
 #include <tesla/layer/dense.hpp>
@@ -18,6 +19,7 @@
 #include <tesla/layer/noise.hpp>
 #include <tesla/layer/normalisation.hpp>
 #include <tesla/layer/pooling.hpp>
+#include <tesla/layer/positions.hpp>
 #include <tesla/layer/recurrent.hpp>
 #include <tesla/layer/sparse_dense.hpp>
 #include <tesla/layer/structure.hpp>
@@ -37,6 +39,7 @@
 #include <tesla/metric/accuracy.hpp>
 #include <tesla/metric/confusion_matrix.hpp>
 #include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/metric/perplexity.hpp>
 #include <tesla/metric/precision_recall.hpp>
 #include <tesla/metric/regression.hpp>
 #include <tesla/metric/roc_auc.hpp>

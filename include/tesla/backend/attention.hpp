@@ -157,15 +157,17 @@ class AttentionTiles {
   };
 
   AttentionTiles() = default;
-  [[gnu::cold]] AttentionTiles(const attention::Pattern& pattern, bool causal, std::size_t length, std::size_t lanes)
-      : of_query_((length + lanes - 1) / lanes), of_key_(of_query_.size()) {
+  /// For so many queries and keys.
+  [[gnu::cold]] AttentionTiles(const attention::Pattern& pattern, bool causal, std::size_t queries, std::size_t keys,
+                               std::size_t lanes)
+      : of_query_((queries + lanes - 1) / lanes), of_key_((keys + lanes - 1) / lanes) {
     std::map<Mask, std::uint32_t> known;
     for (std::size_t qt = 0; qt < of_query_.size(); ++qt)
-      for (std::size_t kt = 0; kt < (causal ? qt + 1 : of_query_.size()); ++kt) {
+      for (std::size_t kt = 0; kt < (causal ? std::min(qt + 1, of_key_.size()) : of_key_.size()); ++kt) {
         Mask mask;
         std::size_t live = 0, all = 0;
-        for (std::size_t q = qt * lanes; q < std::min(length, (qt + 1) * lanes); ++q)
-          for (std::size_t k = kt * lanes; k < std::min(length, (kt + 1) * lanes); ++k, ++all) {
+        for (std::size_t q = qt * lanes; q < std::min(queries, (qt + 1) * lanes); ++q)
+          for (std::size_t k = kt * lanes; k < std::min(keys, (kt + 1) * lanes); ++k, ++all) {
             if ((causal && k > q) || !pattern.live(q, k)) continue;
             ++live;
             mask.by_query[q - qt * lanes] |= std::uint64_t{1} << (k - kt * lanes);
@@ -185,7 +187,9 @@ class AttentionTiles {
       }
   }
 
-  std::size_t side() const { return of_query_.size(); }
+  /// Tiles of queries, and of keys.
+  std::size_t queries() const { return of_query_.size(); }
+  std::size_t keys() const { return of_key_.size(); }
   std::size_t count() const { return count_; }
   /// Live pairs of a query and a key.
   std::size_t pairs() const { return pairs_; }
@@ -203,14 +207,34 @@ class AttentionTiles {
 /// the tokens of all samples, those of each sample in whole panels; keys and values have key_heads * width. A head's
 /// features follow each other; head h reads the keys of head h * key_heads / heads.
 struct Attention {
-  std::size_t heads = 1, key_heads = 1, width = 0, samples = 0, length = 0;
+  std::size_t heads = 1, key_heads = 1, width = 0, samples = 0;
+  std::size_t queries = 0, keys = 0;  // of a sample
   double scale = 1;
   const attention::Pattern* pattern = nullptr;
   bool causal = false;
   const AttentionTiles* tiles = nullptr;  // of the pattern, for this number of lanes; for kernels that want them
+  // In training, weights become 0 with this probability, the others grow, so that the mean stays.
+  double dropout = 0;
+  std::uint64_t seed = 0, number = 0;
 
   std::size_t shared() const { return heads / key_heads; }
   bool live(std::size_t q, std::size_t k) const { return !(causal && k > q) && pattern->live(q, k); }
+
+  /// What the weights of a query are drawn from.
+  std::uint32_t drawn_from(std::size_t sample, std::size_t head, std::size_t query) const {
+    return random::philox({static_cast<std::uint32_t>(query), static_cast<std::uint32_t>(sample),
+                           static_cast<std::uint32_t>(head), static_cast<std::uint32_t>(number)},
+                          seed + (number >> 32))[0];
+  }
+  /// What a weight is multiplied with; `from` is drawn_from. A hash by MurmurHash3's last steps, cheap in vectors.
+  template <class T>
+  T factor(std::uint32_t from, std::size_t key) const {
+    std::uint32_t h = from + static_cast<std::uint32_t>(key) * 0x9E3779B9U;
+    h = (h ^ (h >> 16)) * 0x85EBCA6BU;
+    h = (h ^ (h >> 13)) * 0xC2B2AE35U;
+    h ^= h >> 16;
+    return (h >> 8) < static_cast<std::uint32_t>(dropout * 0x1p24) ? T(0) : static_cast<T>(1 / (1 - dropout));
+  }
 };
 
 /// Pairs of features 2 i and 2 i + 1 of each head, turned by an angle that grows with the place of the token (Su et

@@ -20,7 +20,8 @@
 //   functions  map, map_sum, reduce: n-ary elementwise, with sums over the batch;
 //              apply, apply_gradient: a user's function
 //   softmax    softmax, softmax_gradient
-//   losses     cross_entropy, elementwise_loss; loss_of_sums: of sums over the features of each sample
+//   losses     cross_entropy, elementwise_loss; loss_of_sums: of sums over the features of each sample; where samples
+//              are steps, a batch has other lanes than lanes(batch)
 //   updates    update, update_product: optimizers, one pass over the parameters; update_rows: over some of their rows;
 //              add_rows: rows to those of another matrix; squared_norm
 //
@@ -62,11 +63,15 @@ struct Rows {
   std::size_t operator[](std::size_t i) const { return index != nullptr ? index[first + i] : first + i; }
 };
 
-/// What a loss compares with, for one batch: class labels, or values in panels.
+/// What a loss compares with, for one batch: class labels, or values in panels. Where samples have several labels, one
+/// a step, labels and their weights lie as panels of so many features do. Primitives are given one step: to a loss
+/// steps are samples, by loss::by_step().
 template <class T>
 struct Target {
-  const std::int32_t* labels = nullptr;
-  Panels<const T> values;
+  const std::int32_t* labels = nullptr;  // memory of the host
+  Panels<const T> values = {};
+  std::size_t steps = 1;
+  const T* weights = nullptr;  // of several steps, instead of those of the samples; 0 in unused lanes
 };
 
 /// A parameter, its optimizer state and its gradient, as the arrays an update runs over.

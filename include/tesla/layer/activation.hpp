@@ -26,6 +26,7 @@ struct NamedActivation {
 /// An activation function: the value of `.activation =`, and a layer of its own, y = f(x).
 struct Activation : NamedActivation {
   static constexpr std::string_view kind = "Activation";
+  static constexpr bool step_by_step = true;
   std::shared_ptr<const backend::ElementwiseFunction> custom = {};
   std::string name = {};  // of the layer
 

@@ -20,9 +20,17 @@ struct JoinedGradient {
   bool add = false;
 };
 
+/// A layer where branches meet.
+template <class L>
+concept JoiningLayer = std::copyable<L> && requires(L layer, std::span<const Shape> in, Setup& setup) {
+  { L::kind } -> std::convertible_to<std::string_view>;
+  { layer.setup(in, setup) } -> std::same_as<Shape>;
+};
+
 /// y = the sum of its inputs, which have one shape.
 struct Sum {
   static constexpr std::string_view kind = "Sum";
+  static constexpr bool step_by_step = true;
   static constexpr bool joins = true;
   std::string name;
 
@@ -57,6 +65,7 @@ struct Sum {
 /// The channels of its inputs, one after the other; all extents but the last are the same.
 struct Concatenate {
   static constexpr std::string_view kind = "Concatenate";
+  static constexpr bool step_by_step = true;
   static constexpr bool joins = true;
   std::string name;
 
@@ -117,12 +126,12 @@ struct Residual {
 template <class... L>
 Residual(Residual<L...>) -> Residual<Residual<L...>>;
 
-/// Branches, each a layer or a Chain of them, that read the same input.
-template <class... L>
+/// Branches, each a layer or a Chain of them, that read the same input, and meet in a Join or in a layer that joins.
+template <class J, class... L>
 struct Parallel {
-  Join join;
+  J join;
   std::tuple<L...> branches;
-  Parallel(Join j, L... l) : join(j), branches(std::move(l)...) {}
+  Parallel(J j, L... l) : join(std::move(j)), branches(std::move(l)...) {}
 };
 
 namespace detail {
@@ -132,8 +141,8 @@ template <class... L>
 inline constexpr bool is_connection<Chain<L...>> = true;
 template <class... L>
 inline constexpr bool is_connection<Residual<L...>> = true;
-template <class... L>
-inline constexpr bool is_connection<Parallel<L...>> = true;
+template <class J, class... L>
+inline constexpr bool is_connection<Parallel<J, L...>> = true;
 }  // namespace detail
 
 /// What a model can be given as a part of it.

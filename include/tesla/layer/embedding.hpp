@@ -23,6 +23,7 @@ struct EmbeddingOptions {
 /// uses: gradient, norms and update look at no others, and what an optimizer keeps of these stays as it is.
 struct Embedding : EmbeddingOptions {
   static constexpr std::string_view kind = "Embedding";
+  static constexpr bool step_by_step = true;
 
   Embedding() = default;
   Embedding(EmbeddingOptions options) : EmbeddingOptions(std::move(options)) {}

@@ -10,6 +10,7 @@ namespace layer {
 /// The shape of one sample, as a model's first layer: `Input({28, 28, 1})`.
 struct Input {
   static constexpr std::string_view kind = "Input";
+  static constexpr bool step_by_step = true;
   static constexpr bool passthrough = true;
   static constexpr bool says_input = true;
   Shape shape;

@@ -66,7 +66,7 @@ struct UsedRows {
 /// What a layer asks for before it runs.
 class Setup {
  public:
-  explicit Setup(std::uint64_t seed = 0) : seed_(seed) {}
+  explicit Setup(std::uint64_t seed = 0, std::size_t steps = 0) : seed_(seed), steps_(steps) {}
 
   struct Parameter {
     std::string name;
@@ -99,12 +99,15 @@ class Setup {
 
   /// For what a layer draws at random: of the model's seed and the layer's place.
   std::uint64_t seed() const { return seed_; }
+  /// Not 0: sequences of up to so many steps come one step at a time, in order; Pass::place says which one.
+  std::size_t steps() const { return steps_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<std::size_t>& kept() const { return kept_; }
   bool sums_products() const { return sums_products_; }
 
  private:
   std::uint64_t seed_;
+  std::size_t steps_;
   std::vector<Parameter> parameters_;
   std::vector<std::size_t> kept_;
   bool sums_products_ = false;
@@ -159,6 +162,7 @@ struct Pass {
   // In training, where a normalisation alone reads the outputs, which takes the mean of each channel off: the gradient
   // of a bias is zero.
   bool normalised = false;
+  std::size_t place = 0;  // of the step, where Setup::steps() is not 0
 
   backend::Matrix<T> weight(std::size_t i) const { return slots[i].value; }
   /// The bias of a layer, which is parameter i if it has one; null if there is none.

@@ -21,6 +21,7 @@ struct GaussianNoiseOptions {
 /// Srivastava et al. (2014).
 struct Dropout : DropoutOptions {
   static constexpr std::string_view kind = "Dropout";
+  static constexpr bool step_by_step = true;
 
   Dropout() = default;
   Dropout(DropoutOptions options) : DropoutOptions(std::move(options)) {}
@@ -59,6 +60,7 @@ struct Dropout : DropoutOptions {
 /// Normal numbers, added.
 struct GaussianNoise : GaussianNoiseOptions {
   static constexpr std::string_view kind = "GaussianNoise";
+  static constexpr bool step_by_step = true;
 
   GaussianNoise() = default;
   GaussianNoise(GaussianNoiseOptions options) : GaussianNoiseOptions(std::move(options)) {}

@@ -81,6 +81,7 @@ backend::Features<T> sums_of(Panels<T> p) {
 /// variance of training, two parameters that are not learned and are saved with the others.
 struct BatchNorm : BatchNormOptions {
   static constexpr std::string_view kind = "BatchNorm";
+  static constexpr bool step_by_step = true;
   static constexpr bool affine_in_prediction = true;
 
   BatchNorm() = default;
@@ -305,6 +306,7 @@ struct Normalising : Options {
 /// The channels, the last extent, of each sample and pixel by themselves.
 struct LayerNorm : detail::Normalising<NormOptions, true> {
   static constexpr std::string_view kind = "LayerNorm";
+  static constexpr bool step_by_step = true;
   using Normalising::Normalising;
   [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     detail::check_norm(in, epsilon);
@@ -316,6 +318,7 @@ struct LayerNorm : detail::Normalising<NormOptions, true> {
 /// The same without taking off the mean.
 struct RMSNorm : detail::Normalising<RMSNormOptions, false> {
   static constexpr std::string_view kind = "RMSNorm";
+  static constexpr bool step_by_step = true;
   using Normalising::Normalising;
   [[gnu::cold]] Shape setup(const Shape& in, Setup& setup) {
     detail::check_norm(in, epsilon);

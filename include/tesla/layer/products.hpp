@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/product.hpp>
+#include <tesla/layer/layer.hpp>
 #include <tesla/tensor/panels.hpp>
 
 #include <algorithm>
@@ -63,6 +64,19 @@ backend::Product<T> weight_product(const backend::Matrix<T>& dw, Panels<const T>
   p.b = rows.data, p.b_depth = static_cast<std::ptrdiff_t>(rows.stride);
   p.b_segment = static_cast<std::ptrdiff_t>(dy.lanes * rows.stride);
   return p;
+}
+
+/// Makes the gradients that a pass has as sums of products, for layers inside others, whose operands do not last.
+/// `rows` has room for x, one row a sample.
+template <class T, class B>
+void make_sums(Pass<T, B>& pass, const backend::Matrix<T>& rows) {
+  for (auto& slot : pass.slots) {
+    if (!slot.dy) continue;
+    const backend::Matrix<T> x{rows.data, slot.x.batch, slot.x.features, backend::row_stride<T>(slot.x.features)};
+    if (slot.x.batch > 1) pass.backend.transpose(slot.x, x);
+    pass.backend.multiply(weight_product(slot.gradient, slot.dy, slot.x, x));
+    slot.dy = {};
+  }
 }
 
 }  // namespace tesla::inline TESLA_TARGET::layer

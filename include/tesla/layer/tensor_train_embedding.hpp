@@ -31,6 +31,7 @@ struct TensorTrainEmbeddingOptions {
 /// the table's transpose.
 struct TensorTrainEmbedding : TensorTrainEmbeddingOptions {
   static constexpr std::string_view kind = "TensorTrainEmbedding";
+  static constexpr bool step_by_step = true;
 
   TensorTrainEmbedding() = default;
   TensorTrainEmbedding(TensorTrainEmbeddingOptions options) : TensorTrainEmbeddingOptions(std::move(options)) {}

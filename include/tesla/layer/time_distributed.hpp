@@ -34,6 +34,7 @@ template <Layer L>
 struct TimeDistributed {
   static constexpr std::string_view kind = detail::DistributedKind<L>::value;
   static constexpr bool passthrough = Passthrough<L>;
+  static constexpr bool step_by_step = true;
 
   L layer = {};
   std::string name = {};
@@ -70,9 +71,9 @@ struct TimeDistributed {
     const Room<T> room = room_of(pass, x);
     if (direct<T, B>(x.batch, x.lanes))
       return with_inner(pass, room, [&](auto& inner) { layer.forward(inner, as_samples(x), as_samples(y)); });
-    copy(pass.backend, x, room.x, room.rows);
+    network::copy_rows(pass.backend, x, room.x, room.rows);
     with_inner(pass, room, [&](auto& inner) { layer.forward(inner, Panels<const T>(room.x), room.y); });
-    copy(pass.backend, Panels<const T>(room.y), y, room.rows);
+    network::copy_rows(pass.backend, Panels<const T>(room.y), y, room.rows);
   }
 
   template <class T, class B>
@@ -80,9 +81,9 @@ struct TimeDistributed {
     const Room<T> room = room_of(pass, x);
     if (direct<T, B>(x.batch, x.lanes))
       return back(pass, room, as_samples(x), as_samples(y), as_samples(dy), dx ? as_samples(dx) : dx);
-    copy(pass.backend, Panels<const T>(dy), room.dy, room.rows);
+    network::copy_rows(pass.backend, Panels<const T>(dy), room.dy, room.rows);
     back(pass, room, Panels<const T>(room.x), room.y, room.dy, dx ? room.dx : dx);
-    if (dx) copy(pass.backend, Panels<const T>(room.dx), dx, room.rows);
+    if (dx) network::copy_rows(pass.backend, Panels<const T>(room.dx), dx, room.rows);
   }
 
   void fields(auto&& field) requires requires { layer.fields(field); }
@@ -144,14 +145,6 @@ struct TimeDistributed {
   Panels<T> as_samples(Panels<T> p) const {
     return {p.data, p.features / steps_, p.batch * steps_, p.lanes};
   }
-  /// Sequences to panels of steps, or back: as rows they are the same. `rows` has room for all.
-  template <class T, class B>
-  void copy(B& backend, Panels<const T> from, Panels<T> to, T* rows) const {
-    backend.transpose(from, backend::Matrix<T>{rows, from.batch, from.features, from.features});
-    network::OnHost<T, B> host(backend, rows, from.batch * from.features, true);
-    const ArrayView all(static_cast<const T*>(host.data()), {to.batch, to.features});
-    backend.gather({&all, nullptr, 0, to.batch}, to, {});
-  }
   template <class T, class B, class F>
   void with_inner(Pass<T, B>& pass, const Room<T>& room, const F& f) const {
     std::array<Panels<T>, most_kept> kept = room.kept;
@@ -163,15 +156,7 @@ struct TimeDistributed {
   template <class T, class B>
   void back(Pass<T, B>& pass, const Room<T>& room, Panels<const T> x, Panels<T> y, Panels<T> dy, Panels<T> dx) const {
     with_inner(pass, room, [&](auto& inner) { layer.backward(inner, x, y, dy, dx); });
-    // Sums of products are made here: what they are of does not last.
-    for (auto& slot : pass.slots) {
-      if (!slot.dy) continue;
-      const backend::Matrix<T> rows{room.x_rows, slot.x.batch, slot.x.features,
-                                    backend::row_stride<T>(slot.x.features)};
-      if (slot.x.batch > 1) pass.backend.transpose(slot.x, rows);
-      pass.backend.multiply(weight_product(slot.gradient, slot.dy, slot.x, rows));
-      slot.dy = {};
-    }
+    make_sums(pass, backend::Matrix<T>{room.x_rows, x.batch, inputs_, backend::row_stride<T>(inputs_)});
   }
 
   std::size_t steps_ = 1, inputs_ = 0;

@@ -72,20 +72,31 @@ struct CategoricalCrossEntropy : CrossEntropyOptions {
   void fields(auto&& field) { field("from_logits", from_logits); }
 };
 
-/// Targets are class labels 0, 1, ...
-struct SparseCategoricalCrossEntropy : CrossEntropyOptions {
+struct SparseCrossEntropyOptions {
+  bool from_logits = true;
+  OptionalLabel ignore_label = {};  // samples, or steps, of this label do not count: -1, or a class
+};
+
+/// Targets are class labels 0, 1, ..., one a sample; or one a step, where the model gives {steps, classes}: the mean is
+/// over both then.
+struct SparseCategoricalCrossEntropy : SparseCrossEntropyOptions {
   static constexpr std::string_view kind = "SparseCategoricalCrossEntropy";
 
   SparseCategoricalCrossEntropy() = default;
-  explicit SparseCategoricalCrossEntropy(const CrossEntropyOptions& options) : CrossEntropyOptions(options) {}
+  explicit SparseCategoricalCrossEntropy(const SparseCrossEntropyOptions& options)
+      : SparseCrossEntropyOptions(options) {}
 
-  Targets targets() const { return from_logits ? Targets::labels : Targets::one_hot; }
+  Targets targets() const { return {from_logits ? Targets::labels : Targets::one_hot, true, ignore_label}; }
   template <class T, class B>
   double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
                     Panels<T> gradient) const {
-    return detail::categorical(backend, from_logits, y, target, weights, gradient);
+    const Batch<T> b = by_step(y, target, weights, gradient);
+    return detail::categorical(backend, from_logits, b.y, b.target, b.weights, b.gradient);
   }
-  void fields(auto&& field) { field("from_logits", from_logits); }
+  void fields(auto&& field) {
+    field("from_logits", from_logits);
+    field("ignore_label", ignore_label);
+  }
 };
 
 }  // namespace tesla::inline TESLA_TARGET::loss

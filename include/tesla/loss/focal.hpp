@@ -50,7 +50,7 @@ struct Focal : FocalOptions {
       raise<UsageError>("Focal: .alpha weighs ones against zeros and has no meaning with .labels; leave it out");
   }
 
-  Targets targets() const { return labels ? Targets::one_hot : Targets::values; }
+  Targets targets() const { return {labels ? Targets::one_hot : Targets::values, labels}; }
   bool binary() const { return !labels; }
   [[gnu::cold]] void check_targets(const ArrayView& y, std::string_view what) const {
     for (std::size_t s = 0; s < y.samples(); ++s)
@@ -63,12 +63,13 @@ struct Focal : FocalOptions {
   double operator()(B& backend, Panels<const T> y, backend::Target<T> target, const T* weights,
                     Panels<T> gradient) const {
     const double g = gamma, a = alpha;
+    const Batch<T> b = by_step(y, target, weights, gradient);
     if (labels && from_logits)
-      return backend.loss_of_sums(detail::FocalOfClasses{g}, y, target.values, weights, gradient);
+      return backend.loss_of_sums(detail::FocalOfClasses{g}, b.y, b.target.values, b.weights, b.gradient);
     if (labels)
       return backend.elementwise_loss(
           [g](auto p, auto t) { return -(t * exp(g * detail::log_probability(1 - p)) * detail::log_probability(p)); },
-          y, target.values, weights, gradient);
+          b.y, b.target.values, b.weights, b.gradient);
     if (from_logits)
       return mean_over_features(
           backend,

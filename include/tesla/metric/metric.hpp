@@ -1,5 +1,5 @@
 // The concept of a metric: a number for each sample, whose mean is reported; or a state that sees all samples and is
-// asked for its value at the end.
+// asked for its value at the end. Where there is a label for each step, every step is a sample to metrics.
 #pragma once
 
 #include <tesla/core/error.hpp>

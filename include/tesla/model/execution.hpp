@@ -26,11 +26,15 @@ class Execution : public Layers<T, B> {
   static constexpr std::size_t no_layer = model_input;
 
   explicit Execution(std::uint64_t seed)
-      : backend_(std::make_unique<B>()), store_(*backend_, next_stamp()), seed_(seed) {}
+      : backend_(std::make_shared<B>()),
+        store_(std::make_shared<ParameterStore<T, B>>(*backend_, next_stamp())),
+        seed_(seed) {}
 
   B& backend() const { return *backend_; }
-  ParameterStore<T, B>& store() { return store_; }
-  const ParameterStore<T, B>& store() const { return store_; }
+  ParameterStore<T, B>& store() { return *store_; }
+  const ParameterStore<T, B>& store() const { return *store_; }
+  /// A number, never 0, that is another one whenever the parameters have other places, and in every other network.
+  std::uint64_t structure() const { return store_->structure(); }
   const Shape& input_shape() const { return input_; }
   const Shape& output_shape() const { return entries_.empty() ? input_ : entries_.back().out; }
   std::uint64_t seed() const { return seed_; }
@@ -163,6 +167,13 @@ class Execution : public Layers<T, B> {
   }
 
  protected:
+  /// Of what a layer draws.
+  std::uint64_t seed_of(std::size_t layer) const { return seed_ + 0x9E3779B97F4A7C15 * (layer + 1); }
+  /// One that reads the parameters of another one.
+  [[gnu::cold]] Execution(const std::shared_ptr<B>& backend, const std::shared_ptr<ParameterStore<T, B>>& store,
+                          std::uint64_t seed)
+      : backend_(backend), store_(store), seed_(seed) {}
+
   using Layers<T, B>::entries_;
   using Step = typename Course<T, B>::Step;
 
@@ -173,13 +184,12 @@ class Execution : public Layers<T, B> {
     for (const bool training : {false, true}) workspaces_[training] = Workspace<T>(needs(training, 0));
     forget_plans();
     marked_ = std::any_of(entries_.begin(), entries_.end(), [](const Entry& e) { return e.checkpoint != 0; });
-    structure_ = next_stamp();
     slots_.clear();
     folded_slots_.assign(entries_.size(), {});
-    for (const ParameterPlace& p : store_.places()) {
+    for (const ParameterPlace& p : store_->places()) {
       Slot slot;
-      slot.value = store_.matrix(store_.values(), p);
-      slot.gradient = store_.matrix(store_.gradients(), p);
+      slot.value = store_->matrix(store_->values(), p);
+      slot.gradient = store_->matrix(store_->gradients(), p);
       slot.rate = p.rate;
       slot.by_rows = p.by_rows;
       slots_.push_back(slot);
@@ -189,13 +199,13 @@ class Execution : public Layers<T, B> {
       if (entries_[i].parameters != 0) first_trained_ = i;
   }
 
-  std::unique_ptr<B> backend_;
-  ParameterStore<T, B> store_;
+  std::shared_ptr<B> backend_;
+  std::shared_ptr<ParameterStore<T, B>> store_;
   std::array<Course<T, B>, 2> courses_;  // in predictions, in training
   std::vector<Slot> slots_;
-  std::uint64_t structure_ = 0;
   Shape input_;
   std::uint64_t seed_;
+  std::size_t place_ = 0;  // of the step, where sequences come step by step
 
  private:
   /// Layers begin to before end.
@@ -299,8 +309,8 @@ class Execution : public Layers<T, B> {
 
   /// Bytes that training takes beside the workspace.
   std::size_t memory_held() const {
-    std::size_t bytes = (2 + store_.slots()) * store_.block_size() * sizeof(T);
-    for (const ParameterPlace& p : store_.places()) bytes += p.form ? p.form->bytes() : 0;
+    std::size_t bytes = (2 + store_->slots()) * store_->block_size() * sizeof(T);
+    for (const ParameterPlace& p : store_->places()) bytes += p.form ? p.form->bytes() : 0;
     return bytes;
   }
   std::size_t memory_left() const { return memory_ - std::min(memory_, memory_held()); }
@@ -374,7 +384,7 @@ class Execution : public Layers<T, B> {
       if (source != model_input && !e.node->facts().joins && course.wiring().readers(source) > 1)
         n.spare = std::max(n.spare, e.in.elements());
       for (std::size_t p = 0; p < e.parameters && e.sums_products; ++p)
-        n.rows = std::max(n.rows, store_.places()[e.first_parameter + p].columns);
+        n.rows = std::max(n.rows, store_->places()[e.first_parameter + p].columns);
     }
     return n;
   }
@@ -402,14 +412,15 @@ class Execution : public Layers<T, B> {
                            w.kept(i),
                            kept_memory,
                            scratch,
-                           {store_.stamp(), w.stamp(i)},
+                           {store_->stamp(), w.stamp(i)},
                            batch_number_,
                            step.activation_moved,
                            step.moved_activation,
                            step.pool,
                            whole,
                            nullptr,
-                           step.normalised != no_layer && !slots_of_layer(step.normalised)[0].frozen};
+                           step.normalised != no_layer && !slots_of_layer(step.normalised)[0].frozen,
+                           place_};
     if (step.folded != no_layer) fold(pass, i, step.folded, folded_size(i, step));
     return pass;
   }
@@ -425,7 +436,7 @@ class Execution : public Layers<T, B> {
   /// head that says from which values they were made.
   std::size_t folded_size(std::size_t i, const Step& step) const {
     if (step.folded == no_layer) return 0;
-    const ParameterPlace& weight = store_.places()[entries_[i].first_parameter];
+    const ParameterPlace& weight = store_->places()[entries_[i].first_parameter];
     return line + weight.rows * weight.stride + 2 * round_up(weight.rows, line);
   }
   /// The pass of layer i with weights and bias into which normalisation `norm` is folded.

@@ -17,6 +17,7 @@
 #include <tesla/metric/accuracy.hpp>
 #include <tesla/metric/confusion_matrix.hpp>
 #include <tesla/metric/mean_absolute_error.hpp>
+#include <tesla/metric/perplexity.hpp>
 #include <tesla/metric/precision_recall.hpp>
 #include <tesla/metric/regression.hpp>
 #include <tesla/metric/roc_auc.hpp>
@@ -285,6 +286,7 @@ template <class T>
   consider(std::type_identity<metric::MeanAbsolutePercentageError>());
   consider(std::type_identity<metric::RootMeanSquaredError>());
   consider(std::type_identity<metric::R2>());
+  consider(std::type_identity<metric::Perplexity>());
   if (!result)
     raise<UsageError>("the metric \"", name,
                       "\" is not one of TESLA's: build and compile the model in code, then call restore(path)");

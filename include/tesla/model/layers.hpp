@@ -250,11 +250,13 @@ class Layers {
     add(layer::Sum(), {last, from});
     return entries_.size() - 1;
   }
-  template <class... L>
-  [[gnu::cold]] std::size_t add_part(layer::Parallel<L...> parallel, std::size_t from) {
+  template <class J, class... L>
+  [[gnu::cold]] std::size_t add_part(layer::Parallel<J, L...> parallel, std::size_t from) {
     std::vector<std::size_t> ends;
     std::apply([&](auto&... parts) { (ends.push_back(add_part(std::move(parts), from)), ...); }, parallel.branches);
-    if (parallel.join == layer::Join::sum)
+    if constexpr (!std::same_as<J, layer::Join>)
+      add(std::move(parallel.join), std::move(ends));
+    else if (parallel.join == layer::Join::sum)
       add(layer::Sum(), std::move(ends));
     else
       add(layer::Concatenate(), std::move(ends));

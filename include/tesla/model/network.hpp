@@ -12,16 +12,14 @@ namespace tesla::inline TESLA_TARGET::model {
 template <class T, class B>
 class Network : public Execution<T, B> {
   using Base = Execution<T, B>;
-  using Base::backend_, Base::store_, Base::entries_, Base::built_, Base::courses_, Base::slots_, Base::structure_,
-      Base::input_, Base::seed_, Base::place_of, Base::checked_setup, Base::prepare;
+  using Base::backend_, Base::store_, Base::entries_, Base::built_, Base::courses_, Base::slots_, Base::input_,
+      Base::seed_, Base::place_of, Base::checked_setup, Base::prepare;
 
  public:
   using Base::Base;
+  using Base::describe, Base::structure;
   using Base::no_layer;
   using typename Base::Entry, typename Base::Slot;
-
-  /// A number, never 0, that is another one whenever the parameters have other places, and in every other network.
-  std::uint64_t structure() const { return structure_; }
 
   /// Computes all shapes for samples of shape `input` and makes the parameters. Parameters that were there before,
   /// under the same name and shape, keep their values and optimizer state. On an error nothing has changed.
@@ -35,12 +33,12 @@ class Network : public Execution<T, B> {
     if (entries_.empty()) raise<UsageError>("build: the model has no layers; add some with add_layer");
     if (input.rank() == 0 || input.elements() == 0)
       raise<ShapeError>("build: samples need at least one feature, not shape ", input);
-    ParameterStore<T, B> store(*backend_, store_.owner());
+    ParameterStore<T, B> store(*backend_, store_->owner());
     std::vector<layer::Setup> setups;
     std::vector<Shape> shapes{input};
     std::vector<std::size_t> first;
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-      setups.emplace_back(seed_ + 0x9E3779B97F4A7C15 * (i + 1));
+      setups.emplace_back(Base::seed_of(i));
       std::vector<Shape> in;
       for (const std::size_t source : entries_[i].from) in.push_back(shapes[source + 1]);  // model_input + 1 is 0
       shapes.push_back(checked_setup(i, in, setups[i]));
@@ -54,7 +52,7 @@ class Network : public Execution<T, B> {
         initialise(store, first[i] + j, setups[i].parameters()[j], j, i != replaced);
     // Only now, so that what the initialisers took is never there together with it.
     store.allocate_gradients();
-    store.allocate_slots(store_.slots(), store_.averaged());
+    store.allocate_slots(store_->slots(), store_->averaged());
     keep_slots(store, replaced);
 
     for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -65,7 +63,7 @@ class Network : public Execution<T, B> {
       e.first_parameter = first[i], e.parameters = setups[i].parameters().size();
       e.kept = setups[i].kept(), e.sums_products = setups[i].sums_products();
     }
-    store_ = std::move(store);
+    *store_ = std::move(store);
     input_ = input;
     built_ = true;
     prepare();
@@ -76,7 +74,7 @@ class Network : public Execution<T, B> {
     const Entry& e = entries_[place_of(name)];
     LayerView view{e.name, std::string(e.node->kind())};
     for (std::size_t p = 0; p < e.parameters && !view.form; ++p)
-      view.form = store_.places()[e.first_parameter + p].form;
+      view.form = store_->places()[e.first_parameter + p].form;
     return view;
   }
 
@@ -88,7 +86,7 @@ class Network : public Execution<T, B> {
     if (node == nullptr) raise<UsageError>("layer: \"", name, "\" is of kind ", e.node->kind(), ", not ", L::kind);
     L result = node->layer();
     if constexpr (requires { result.initial = std::make_shared<const layer::Values>(); })
-      result.initial = std::make_shared<const layer::Values>(values_of(e, store_.values()));
+      result.initial = std::make_shared<const layer::Values>(values_of(e, store_->values()));
     return result;
   }
 
@@ -103,8 +101,8 @@ class Network : public Execution<T, B> {
   [[gnu::cold]] layer::Values values_of(const Entry& e, const T* block) const {
     layer::Values values;
     for (std::size_t p = 0; p < e.parameters; ++p) {
-      const ParameterPlace& place = store_.places()[e.first_parameter + p];
-      const Tensor<T> now = store_.read(block, place);
+      const ParameterPlace& place = store_->places()[e.first_parameter + p];
+      const Tensor<T> now = store_->read(block, place);
       values.emplace_back(place.shape);
       std::copy(now.begin(), now.end(), values.back().begin());
     }
@@ -114,7 +112,7 @@ class Network : public Execution<T, B> {
   /// What each of the optimizer's slots holds of one layer.
   [[gnu::cold]] std::vector<layer::Values> slots_of(const Entry& e) const {
     std::vector<layer::Values> slots;
-    for (std::size_t s = 0; s < store_.slots(); ++s) slots.push_back(values_of(e, store_.slot(s)));
+    for (std::size_t s = 0; s < store_->slots(); ++s) slots.push_back(values_of(e, store_->slot(s)));
     return slots;
   }
 
@@ -135,9 +133,9 @@ class Network : public Execution<T, B> {
       entries_[i].node.swap(node);
       throw;
     }
-    for (std::size_t s = 0; s < std::min(slots.size(), store_.slots()); ++s)
+    for (std::size_t s = 0; s < std::min(slots.size(), store_->slots()); ++s)
       for (std::size_t p = 0; p < entries_[i].parameters; ++p)
-        store_.write(store_.slot(s), store_.places()[entries_[i].first_parameter + p], slots[s].at(p).data());
+        store_->write(store_->slot(s), store_->places()[entries_[i].first_parameter + p], slots[s].at(p).data());
     return node;
   }
 
@@ -146,7 +144,7 @@ class Network : public Execution<T, B> {
   [[gnu::cold]] void reform(std::size_t parameter, std::shared_ptr<const layer::StoredOrder> form,
                             const std::vector<std::uint32_t>& from) {
     constexpr std::uint32_t none = layer::StoredOrder::none;
-    const ParameterPlace& place = store_.places()[parameter];
+    const ParameterPlace& place = store_->places()[parameter];
     // For each place of the new order the one of the old: both orders are long, and made once.
     std::vector<std::uint32_t> moved = form->order(), places(place.shape.elements());
     const std::vector<std::uint32_t> before = place.form->order();
@@ -154,19 +152,18 @@ class Network : public Execution<T, B> {
       if (before[k] != none) places[before[k]] = static_cast<std::uint32_t>(k);
     for (std::uint32_t& k : moved)
       if (k != none) k = from[k] == none ? none : places[from[k]];
-    const auto block = [&](std::size_t s) { return s == 0 ? store_.values() : store_.slot(s - 1); };
-    std::vector<std::vector<T>> all(store_.slots() + 1, std::vector<T>(moved.size()));
+    const auto block = [&](std::size_t s) { return s == 0 ? store_->values() : store_->slot(s - 1); };
+    std::vector<std::vector<T>> all(store_->slots() + 1, std::vector<T>(moved.size()));
     std::vector<T> old(before.size());
     for (std::size_t s = 0; s < all.size(); ++s) {
       backend_->read(old.data(), block(s) + place.offset, old.size());
       for (std::size_t k = 0; k < moved.size(); ++k)
         if (moved[k] != none) all[s][k] = old[moved[k]];
     }
-    store_.reform(parameter, std::move(form), from.size());
+    store_->reform(parameter, std::move(form), from.size());
     for (std::size_t s = 0; s < all.size(); ++s) backend_->write(block(s) + place.offset, all[s].data(), moved.size());
-    slots_[parameter].value = store_.matrix(store_.values(), place);
-    slots_[parameter].gradient = store_.matrix(store_.gradients(), place);
-    structure_ = next_stamp();
+    slots_[parameter].value = store_->matrix(store_->values(), place);
+    slots_[parameter].gradient = store_->matrix(store_->gradients(), place);
   }
 
   using Base::add;
@@ -176,7 +173,7 @@ class Network : public Execution<T, B> {
     for (std::size_t i = 0; i < values.size(); ++i)
       for (std::size_t p = 0; p < other.entries_[i].parameters; ++p)
         values[i].push_back(
-            other.store_.read(other.store_.values(), other.store_.places()[other.entries_[i].first_parameter + p]));
+            other.store_->read(other.store_->values(), other.store_->places()[other.entries_[i].first_parameter + p]));
     Base::add(std::move(other), std::move(values));
   }
 
@@ -187,6 +184,41 @@ class Network : public Execution<T, B> {
         entries_[i].node->check_samples(x, what);
   }
 
+  /// The same layers, with these parameters, for sequences that come one step at a time.
+  [[gnu::cold]] Network by_step() const {
+    if (input_.rank() == 0) raise<UsageError>("decoder: samples have no steps");
+    Network result(backend_, store_, seed_);
+    const std::size_t steps = input_[0];
+    result.input_ = input_.tail().with_front(1);
+    std::vector<Shape> shapes{result.input_};
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const Entry& e = entries_[i];
+      if (!e.node->facts().step_by_step) raise<UsageError>("decoder: ", describe(i), " does not run step by step");
+      Entry own;
+      own.node = e.node->copy(), own.name = e.name, own.from = e.from;
+      result.entries_.push_back(std::move(own));
+      std::vector<Shape> in;
+      for (const std::size_t source : e.from) in.push_back(shapes[source + 1]);
+      layer::Setup setup(Base::seed_of(i), steps);
+      shapes.push_back(e.node->facts().input.rank() != 0 ? in[0] : result.checked_setup(i, in, setup));
+      Entry& added = result.entries_.back();
+      if (e.node->facts().input.rank() == 0) added.node->keep_setup();
+      added.in = in[0], added.out = shapes.back();
+      added.first_parameter = e.first_parameter, added.parameters = e.parameters;
+      added.kept = setup.kept(), added.sums_products = setup.sums_products();
+    }
+    result.built_ = true;
+    result.prepare();
+    result.followed_ = structure();
+    return result;
+  }
+  /// The place of the step that comes next, for a network made by by_step().
+  void go_to(std::size_t place) {
+    if (followed_ != structure())
+      raise<UsageError>("decode: the model has been built anew; make another decoder of it");
+    Base::place_ = place;
+  }
+
   /// Takes build() back: the shapes are open again.
   void unbuild() { built_ = false; }
 
@@ -194,8 +226,8 @@ class Network : public Execution<T, B> {
   [[gnu::cold]] void initialise(ParameterStore<T, B>& store, std::size_t index,
                                 const layer::Setup::Parameter& parameter, std::size_t number, bool keeps) {
     const ParameterPlace& place = store.places()[index];
-    if (const ParameterPlace* old = keeps ? store_.find(place) : nullptr)
-      store.write(store.values(), place, store_.read(store_.values(), *old).data());
+    if (const ParameterPlace* old = keeps ? store_->find(place) : nullptr)
+      store.write(store.values(), place, store_->read(store_->values(), *old).data());
     else if (const auto& brought = entries_[place.layer].brought; !brought.empty())
       store.write(store.values(), place, brought[number].data());
     else if (parameter.values != nullptr)
@@ -209,12 +241,14 @@ class Network : public Execution<T, B> {
   /// The optimizer's state of the parameters that were there before.
   [[gnu::cold]] void keep_slots(ParameterStore<T, B>& store, std::size_t replaced) const {
     for (const ParameterPlace& place : store.places())
-      if (const ParameterPlace* old = place.layer != replaced ? store_.find(place) : nullptr)
+      if (const ParameterPlace* old = place.layer != replaced ? store_->find(place) : nullptr)
         for (std::size_t s = 0; s < store.slots(); ++s)
-          store.write(store.slot(s), place, store_.read(store_.slot(s), *old).data());
+          store.write(store.slot(s), place, store_->read(store_->slot(s), *old).data());
       else if (store.averaged())
         store.write(store.average(), place, store.read(store.values(), place).data());
   }
+
+  std::uint64_t followed_ = 0;  // the structure of the parameters that by_step() was made for
 };
 
 }  // namespace tesla::inline TESLA_TARGET::model

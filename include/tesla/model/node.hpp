@@ -42,7 +42,8 @@ class LayerNode {
     // In predictions: the layer is times * x + plus for each channel; the layer, its weights being rows of a matrix,
     // one a channel, can do that of the next one, too.
     bool affine = false, takes_affine = false;
-    Shape input;  // where the layer itself knows its input's shape (Input), else no extents
+    bool step_by_step = false;  // what it gives for a step of a sequence, it can give when that step is there
+    Shape input;                // where the layer itself knows its input's shape (Input), else no extents
     io::Json options;
   };
 
@@ -52,6 +53,7 @@ class LayerNode {
   std::string_view kind() const { return facts_.kind; }
   bool passthrough() const { return facts_.passthrough; }
 
+  virtual std::unique_ptr<LayerNode> copy() const = 0;
   virtual Shape setup(std::span<const Shape> in, layer::Setup& setup) = 0;
   /// What setup() has changed in the layer is good.
   virtual void keep_setup() = 0;
@@ -87,6 +89,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
  public:
   explicit LayerNodeOf(L layer) : LayerNode<T, B>(facts_of(layer)), layer_(std::move(layer)), next_(layer_) {}
 
+  [[gnu::cold]] std::unique_ptr<LayerNode<T, B>> copy() const override { return std::make_unique<LayerNodeOf>(layer_); }
   [[gnu::cold]] Shape setup(std::span<const Shape> in, layer::Setup& setup) override {
     next_ = layer_;
     if constexpr (joins)
@@ -161,6 +164,7 @@ class LayerNodeOf final : public LayerNode<T, B> {
     if constexpr (requires { L::affine_in_prediction; }) facts.affine = L::affine_in_prediction;
     if constexpr (requires { L::takes_affine; })
       facts.takes_affine = layer.activation.function == layer::Activation::Function::linear;
+    if constexpr (requires { L::step_by_step; }) facts.step_by_step = L::step_by_step;
     if constexpr (requires { layer.name; }) facts.name = layer.name;
     if constexpr (requires { layer.function_name(); })
       facts.default_name = layer.function_name();

@@ -49,11 +49,14 @@ class ParameterStore {
   }
   void allocate_values() {
     value_ = {*backend_, size_};
+    structure_ = next_stamp();
     touch();
   }
   /// Says that values have changed, or will in a moment.
   void touch() { stamp_ = next_stamp(); }
   std::uint64_t stamp() const { return stamp_; }
+  /// Another one whenever parameters have other places.
+  std::uint64_t structure() const { return structure_; }
   void allocate_gradients() { gradient_ = {*backend_, size_}; }
   /// The optimizer's memory, all zero. Where averages of the values are kept, they are in one slot more, the last.
   [[gnu::cold]] void allocate_slots(std::size_t count, bool averaged = false) {
@@ -115,6 +118,7 @@ class ParameterStore {
     const std::size_t stored = form->stored();
     if (stored > p.stride) raise<ShapeError>(p.name, " has room for ", p.stride, " values, not for ", stored);
     p.shape = {live}, p.columns = stored, p.form = std::move(form);
+    structure_ = next_stamp();
     backend_->fill(values() + p.offset, p.stride, T(0));
     backend_->fill(gradients() + p.offset, p.stride, T(0));
     for (T* slot : slot_pointers_) backend_->fill(slot + p.offset, p.stride, T(0));
@@ -171,7 +175,7 @@ class ParameterStore {
   std::vector<backend::Memory<T, B>> slots_;
   std::vector<T*> slot_pointers_;
   bool averaged_ = false;
-  std::uint64_t stamp_ = 0;
+  std::uint64_t stamp_ = 0, structure_ = next_stamp();
   std::uint64_t owner_ = 0;
 };
 

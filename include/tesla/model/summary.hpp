@@ -35,8 +35,12 @@ struct MemoryUse {
 /// How many values of a target a batch holds for each sample.
 template <class T, class B>
 std::size_t target_features(const Network<T, B>& network, const Training<T, B>& training) {
-  const bool labels = training.loss && training.loss->targets() == loss::Targets::labels;
-  return labels ? 0 : network.output_shape().elements();
+  const Shape& out = network.output_shape();
+  if (!training.loss) return out.elements();
+  const loss::Targets targets = training.loss->targets();
+  const std::size_t own = targets == loss::Targets::labels ? 0 : out.elements();
+  const bool steps = targets.by_step && out.rank() > 1 && out.back() > 1;
+  return own + (steps ? out.elements() / out.back() : 0);  // labels of steps have weights of their own
 }
 
 template <class T, class B>

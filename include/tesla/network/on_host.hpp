@@ -1,7 +1,7 @@
 // Memory of a backend that the host works on.
 #pragma once
 
-#include <tesla/core/target.hpp>
+#include <tesla/backend/backend.hpp>
 
 #include <array>
 #include <cstddef>
@@ -46,6 +46,15 @@ bool made_before(T* head, const Stamps& stamps) {
   if (stamps != Stamps() && std::memcmp(head, stamps.data(), sizeof stamps) == 0) return true;
   std::memcpy(head, stamps.data(), sizeof stamps);
   return false;
+}
+
+/// The same numbers in panels of another kind, where they are the same as rows. `rows` has room for all.
+template <class T, class B>
+void copy_rows(B& backend, Panels<const T> from, Panels<T> to, T* rows) {
+  backend.transpose(from, backend::Matrix<T>{rows, from.batch, from.features, from.features});
+  OnHost<T, B> host(backend, rows, from.batch * from.features, true);
+  const ArrayView all(static_cast<const T*>(host.data()), {to.batch, to.features});
+  backend.gather({&all, nullptr, 0, to.batch}, to, {});
 }
 
 }  // namespace tesla::inline TESLA_TARGET::network

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -83,23 +84,60 @@ template <class T>
                          "; targets of a cross-entropy are probabilities, from 0 to 1");
 }
 
-/// Class labels as integers: whole numbers from 0 to classes - 1.
-[[gnu::cold]] inline void check_labels(const ArrayView& y, std::size_t classes, std::string_view what,
-                                       std::vector<std::int32_t>& labels) {
+/// How many labels a sample has, for a model of these outputs: one, or with some losses one for each step of outputs of
+/// {steps, classes}, or of more extents before the classes.
+[[gnu::cold]] inline std::size_t steps_of(const Shape& output, const loss::Targets& targets) {
+  const std::size_t classes = output.rank() > 1 && targets.by_step ? output.back() : 0;
+  return classes > 1 && targets.kind != loss::Targets::values ? output.elements() / classes : 1;
+}
+
+/// Class labels have one extent for the samples, and those of the outputs before the classes.
+[[gnu::cold]] inline void check_label_shape(const ArrayView& y, const Shape& output, const loss::Targets& targets,
+                                            std::string_view what) {
+  const std::size_t steps = steps_of(output, targets), classes = output.elements() / steps;
   if (classes < 2)
     raise<ShapeError>(what, ": class labels need a model with an output for each class, this one has ", classes,
                       "; for yes and no with one output use BinaryCrossEntropy");
-  if (y.features() != 1)
-    raise<ShapeError>(what, ": a loss on class labels takes one label a sample, y has shape ", y.shape(),
-                      "; for rows of targets use CategoricalCrossEntropy");
-  labels.resize(y.samples());
-  for (std::size_t s = 0; s < labels.size(); ++s) {
-    const double value = y.value(s);
-    if (!(value >= 0 && value < static_cast<double>(classes)) || value != std::floor(value))
-      raise<DataError>(what, ": the label of sample ", s, " is ", value, "; labels are whole numbers from 0 to ",
-                       classes - 1, ", one for each output of the model");
-    labels[s] = static_cast<std::int32_t>(value);
+  if (steps == 1) {
+    if (y.features() != 1)
+      raise<ShapeError>(what, ": a loss on class labels takes one label a sample, y has shape ", y.shape(),
+                        "; for rows of targets use CategoricalCrossEntropy",
+                        targets.by_step && y.features() != classes
+                            ? text("; for one label a step the model has to give {steps, classes}, not ", output)
+                            : std::string());
+    return;
   }
+  const Shape wanted = Shape(std::span(output.begin(), output.rank() - 1)).with_front(y.samples());
+  if (y.features() == steps && (y.shape().rank() != wanted.rank() || y.shape() == wanted)) return;
+  raise<ShapeError>(what, ": the model gives outputs of shape ", output, " a sample, ", classes, " classes at each of ",
+                    steps, " steps, so labels have shape ", wanted, ", one a step; y has shape ", y.shape(),
+                    y.features() == 1 ? "; for one label a sample put a layer that leaves no steps at the model's end, "
+                                        "such as GlobalAveragePool or Flatten"
+                    : y.features() == output.elements() ? "; a label is the number of the class"
+                                                        : "");
+}
+
+/// Class labels as integers: whole numbers from 0 to classes - 1, or -1 for those that are left out. Returns whether
+/// there are such.
+[[gnu::cold]] inline bool check_labels(const ArrayView& y, const Shape& output, const loss::Targets& targets,
+                                       std::string_view what, std::vector<std::int32_t>& labels) {
+  check_label_shape(y, output, targets, what);
+  const std::size_t steps = steps_of(output, targets), classes = output.elements() / steps;
+  labels.resize(y.samples() * steps);
+  bool some_ignored = false;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const double value = y.value(i / steps, i % steps);
+    const bool ignored = targets.ignored && value == *targets.ignored;
+    if (!ignored && (!(value >= 0 && value < static_cast<double>(classes)) || value != std::floor(value)))
+      raise<DataError>(what, ": the label of sample ", i / steps,
+                       steps > 1 ? text(", step ", i % steps) : std::string(), " is ", value,
+                       "; labels are whole numbers from 0 to ", classes - 1, ", one for each output of the model",
+                       steps > 1 ? " at a step" : "",
+                       targets.ignored ? text(", or ", *targets.ignored, ", the .ignore_label") : std::string());
+    labels[i] = ignored ? -1 : static_cast<std::int32_t>(value);
+    some_ignored = some_ignored || ignored;
+  }
+  return some_ignored;
 }
 
 /// x fits the model's input: samples of that shape, or as many features in a shape of fewer or more extents.

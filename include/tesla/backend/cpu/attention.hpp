@@ -140,7 +140,8 @@ void rotate(const Rotation& r, bool back, Panels<T> tokens) {
 template <class T>
 class Attend {
  public:
-  Attend(const Attention& a, std::size_t lanes) : a_(a), lanes_(lanes), side_(a.tiles->side()) {}
+  Attend(const Attention& a, std::size_t lanes)
+      : a_(a), lanes_(lanes), side_(a.tiles->queries()), key_side_(a.tiles->keys()) {}
 
   /// Elements that backward needs.
   std::size_t scratch() const { return tasks() * slot(); }
@@ -185,7 +186,23 @@ class Attend {
     return p.panel(panel) + feature * p.lanes;
   }
   static T* at(Panels<T> p, std::size_t panel, std::size_t feature) { return p.panel(panel) + feature * p.lanes; }
-  std::size_t live(std::size_t tile) const { return std::min(lanes_, a_.length - tile * lanes_); }
+  /// Of a tile of queries, or of keys.
+  std::size_t live(std::size_t tile, std::size_t tokens) const { return std::min(lanes_, tokens - tile * lanes_); }
+  /// For the queries of a tile what dropout draws their weights from.
+  void draw(std::size_t sample, std::size_t head, std::size_t tile, std::uint32_t* from) const {
+    for (std::size_t i = 0; i < lanes_ && a_.dropout > 0; ++i) from[i] = a_.drawn_from(sample, head, tile * lanes_ + i);
+  }
+  /// Dropout's factors of `w` pairs: of one key with queries, or of one query with keys in a row.
+  Vector<T> factors(const std::uint32_t* from, std::size_t key) const {
+    alignas(cache_line) T f[w];
+    for (std::size_t i = 0; i < w; ++i) f[i] = a_.template factor<T>(from[i], key);
+    return load(static_cast<const T*>(f));
+  }
+  Vector<T> factors(std::uint32_t from, std::size_t first_key) const {
+    alignas(cache_line) T f[w];
+    for (std::size_t i = 0; i < w; ++i) f[i] = a_.template factor<T>(from, first_key + i);
+    return load(static_cast<const T*>(f));
+  }
 
   void forward_queries(std::size_t sample, std::size_t head, std::size_t tile, Panels<const T> q, Panels<const T> k,
                        Panels<const T> v, const T* keys, Panels<T> o, T* log_sums, T* scores) const {
@@ -195,15 +212,17 @@ class Attend {
     const T scale = static_cast<T>(a_.scale);
     alignas(cache_line) T largest[most_lanes<T>], total[most_lanes<T>];
     std::fill_n(largest, n, lowest), std::fill_n(total, n, T(0));
+    std::uint32_t drawn[most_lanes<T>];
+    draw(sample, head, tile, drawn);
     const T* const query = at(q, panel, head * a_.width);
     T* const out = at(o, panel, head * a_.width);
     std::fill_n(out, a_.width * n, T(0));
     for (const AttentionTiles::Tile& t : a_.tiles->of_query(tile)) {
-      const std::size_t from = sample * side_ + t.other;
+      const std::size_t from = sample * key_side_ + t.other;
       const T *const key = at(k, from, key_head * a_.width), *const value = at(v, from, key_head * a_.width);
       const AttentionTiles::Mask* const mask = t.mask != AttentionTiles::full ? &a_.tiles->mask(t.mask) : nullptr;
       const T* const read = keys != nullptr ? keys + from * n : nullptr;
-      for (const Part& part : parts(mask, &AttentionTiles::Mask::by_key, live(t.other))) {
+      for (const Part& part : parts(mask, &AttentionTiles::Mask::by_key, live(t.other, a_.keys))) {
         T* const square = scores + part.row * n;
         detail::square_product(key + part.row, 1, row, query + part.lane, n, square + part.lane, n, part.rows, a_.width,
                                part.lanes, false);
@@ -224,8 +243,9 @@ class Attend {
               p = detail::exp_below_zero<T>(load(square + j * n + i) - most);
               if (mask != nullptr) p = xsimd::select(mask_at(*mask, part.row + j, i), p, Vector<T>(T(0)));
             }
-            store(square + j * n + i, p);
             sum += p;
+            if (a_.dropout > 0) p *= factors(drawn + i, t.other * n + part.row + j);
+            store(square + j * n + i, p);
           }
           const Vector<T> less = detail::exp_below_zero<T>(before - most);
           store(&total[i], xsimd::fma(load(&total[i]), less, sum));
@@ -265,8 +285,8 @@ class Attend {
             sum = xsimd::fma(load(at(o, panel, first + f) + i), load(at(d_o, panel, first + f) + i), sum);
           store(reduced + h * tokens + tile * n + i, sum);
         }
-    for (std::size_t tile = 0; tile < side_; ++tile) {
-      const std::size_t panel = sample * side_ + tile, count = live(tile), first = key_head * a_.width;
+    for (std::size_t tile = 0; tile < key_side_; ++tile) {
+      const std::size_t panel = sample * key_side_ + tile, count = live(tile, a_.keys), first = key_head * a_.width;
       const T *const key = at(k, panel, first), *const value = at(v, panel, first);
       T *const d_key = at(dk, panel, first), *const d_value = at(dv, panel, first);
       std::fill_n(d_key, a_.width * n, T(0)), std::fill_n(d_value, a_.width * n, T(0));
@@ -280,8 +300,10 @@ class Attend {
       for (std::size_t h = 0; h < shared; ++h)
         for (const AttentionTiles::Tile& t : a_.tiles->of_key(tile)) {
           const std::size_t head = key_head * shared + h, from = sample * side_ + t.other;
+          std::uint32_t drawn[most_lanes<T>];
+          draw(sample, head, t.other, drawn);
           const AttentionTiles::Mask* const mask = t.mask != AttentionTiles::full ? &a_.tiles->mask(t.mask) : nullptr;
-          for (const Part& part : parts(mask, &AttentionTiles::Mask::by_query, live(t.other))) {
+          for (const Part& part : parts(mask, &AttentionTiles::Mask::by_query, live(t.other, a_.queries))) {
             const T* const query = at(q, from, head * a_.width) + part.row;
             const T* const up = at(d_o, from, head * a_.width) + part.row;
             const T* const log_sum = log_sums + (head * a_.samples * side_ + from) * n + part.row;
@@ -296,8 +318,15 @@ class Attend {
                 const Vector<T> exponent = xsimd::fma(load(weight), Vector<T>(scale), Vector<T>(-log_sum[r]));
                 Vector<T> e = detail::exp_below_zero<T>(xsimd::min(exponent, Vector<T>(T(0)))) * lanes_live;
                 if (mask != nullptr) e *= detail::from_bits<T>(mask->by_query[part.row + r], lane + i);
-                store(weight, e);
-                store(score, e * (load(score) - Vector<T>(reduced[first_query + r])) * Vector<T>(scale));
+                Vector<T> by_weight = load(score);
+                if (a_.dropout > 0) {
+                  const Vector<T> factor = factors(drawn[part.row + r], tile * n + lane + i);
+                  store(weight, e * factor);
+                  by_weight *= factor;
+                } else {
+                  store(weight, e);
+                }
+                store(score, e * (by_weight - Vector<T>(reduced[first_query + r])) * Vector<T>(scale));
               }
             }
             detail::square_product(up, step, 1, static_cast<const T*>(weights), n, d_value + lane, n, a_.width,
@@ -340,7 +369,51 @@ class Attend {
   }
 
   Attention a_;
-  std::size_t lanes_, side_;
+  std::size_t lanes_, side_, key_side_;
 };
+
+/// One query of each sample, the last of `count`: rows of queries and results, one a sample; keys and values are
+/// [sample][place][feature], with room for a.keys places; `live`, unless null, says which places count. `scores` has
+/// room for a.keys numbers for each sample and head.
+template <class T>
+void attend_step(const Attention& a, std::size_t count, const Matrix<T>& q, const T* keys, const T* values,
+                 const T* live, const Matrix<T>& o, T* scores) {
+  constexpr std::size_t w = width<T>;
+  const std::size_t features = a.key_heads * a.width;
+  const double cost = nanoseconds::multiply_add<T> * static_cast<double>(4 * count * a.width);
+  parallel_for(a.samples * a.heads, cost, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t task = begin; task < end; ++task) {
+      const std::size_t sample = task / a.heads, head = task % a.heads;
+      const std::size_t first = sample * a.keys * features + head / a.shared() * a.width;
+      const T* const query = q.row(sample) + head * a.width;
+      T *const to = o.row(sample) + head * a.width, *const weights = scores + task * a.keys;
+      T largest = std::numeric_limits<T>::lowest(), total(0);
+      const auto reads = [&](std::size_t j) {
+        return a.live(count - 1, j) && (live == nullptr || live[sample * a.keys + j] != T(0));
+      };
+      for (std::size_t j = 0; j < count; ++j) {
+        if (!reads(j)) continue;
+        const T* const key = keys + first + j * features;
+        Vector<T> sum(T(0));
+        for (std::size_t d = 0; d < a.width; d += w)
+          sum = xsimd::fma(load(query + d, a.width - d), load(key + d, a.width - d), sum);
+        weights[j] = xsimd::hadd(sum) * static_cast<T>(a.scale);
+        largest = std::max(largest, weights[j]);
+      }
+      std::fill_n(to, a.width, T(0));
+      for (std::size_t j = 0; j < count; ++j) {
+        if (!reads(j)) continue;
+        const T weight = std::exp(weights[j] - largest), *const value = values + first + j * features;
+        total += weight;
+        for (std::size_t d = 0; d < a.width; d += w) {
+          const Vector<T> so_far = load(static_cast<const T*>(to + d), a.width - d);
+          store(to + d, xsimd::fma(Vector<T>(weight), load(value + d, a.width - d), so_far), a.width - d);
+        }
+      }
+      const T share = total > T(0) ? T(1) / total : T(0);
+      for (std::size_t d = 0; d < a.width; ++d) to[d] *= share;
+    }
+  });
+}
 
 }  // namespace tesla::inline TESLA_TARGET::backend::cpu

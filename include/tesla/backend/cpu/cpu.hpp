@@ -203,6 +203,11 @@ class Cpu {
                        Panels<T> dv, T* scratch) {
     cpu::Attend<T>(a, q.lanes).backward(q, k, v, keys, o, log_sums, d_o, dq, dk, dv, scratch);
   }
+  template <class T>
+  void attend_step(const Attention& a, std::size_t count, const Matrix<T>& q, const T* keys, const T* values,
+                   const T* live, const Matrix<T>& o, T* scores) {
+    cpu::attend_step(a, count, q, keys, values, live, o, scores);
+  }
 
   template <class F, class T, class... In>
   void map(const F& f, Panels<T> out, const In&... in) {

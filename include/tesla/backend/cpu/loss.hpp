@@ -79,19 +79,21 @@ void softmax_gradient(Panels<const T> y, Panels<const T> dy, Panels<T> dx, std::
                         });
 }
 
-/// Softmax and cross-entropy in one, from logits; the largest logit is taken off first, so nothing overflows.
-template <class T>
-double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights, Panels<T> gradient) {
+namespace detail {
+
+/// Calls take(sample, cost) for the samples of vectors begin ... last - 1; costs are without the weights.
+template <class T, class Take>
+[[gnu::always_inline]] inline void cross_entropy_of(Panels<const T> logits, Target<T> target, const T* weights,
+                                                    Panels<T> gradient, std::size_t begin, std::size_t last,
+                                                    const Take& take) {
   using V = Vector<T>;
-  const std::size_t stride = logits.lanes, end = logits.features * stride;
-  double loss = 0;
-  // Little work, and a sum in a fixed order: one thread.
-  for (std::size_t first = 0; first < logits.panels() * stride; first += std::min(stride, width<T>)) {
+  const std::size_t stride = logits.lanes, end = logits.features * stride, step = std::min(stride, width<T>);
+  for (std::size_t first = begin * step; first < last * step; first += step) {
     const std::size_t panel = first / stride, lane = first % stride, n = stride - lane;
     const T* x = logits.panel(panel) + lane;
     T* const dx = gradient ? gradient.panel(panel) + lane : nullptr;
     const T* wanted = target.labels != nullptr ? nullptr : target.values.panel(panel) + lane;
-    const V largest = detail::largest_of(x, logits.features, stride, n), weight = load(weights + first, n);
+    const V largest = largest_of(x, logits.features, stride, n), weight = load(weights + first, n);
     V total(T(0)), mass(T(wanted == nullptr ? 1 : 0)), dot(T(0));
     for (std::size_t i = 0; i < end; i += stride) {
       const V shifted = load(x + i, n) - largest, e = exp(shifted);
@@ -121,8 +123,38 @@ double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights,
         cost -= x[at] - tops[s];
         if (dx != nullptr) dx[at] -= weights[first + s];
       }
-      loss += static_cast<double>(weights[first + s]) * static_cast<double>(cost);
+      take(first + s, cost);
     }
+  }
+}
+
+}  // namespace detail
+
+/// Softmax and cross-entropy in one, from logits; the largest logit is taken off first, so nothing overflows.
+template <class T>
+double cross_entropy(Panels<const T> logits, Target<T> target, const T* weights, Panels<T> gradient) {
+  constexpr std::size_t most = 128;        // vectors at a time
+  constexpr double worth_threads = 10000;  // nanoseconds
+  const std::size_t step = std::min(logits.lanes, width<T>), all = logits.panels() * (logits.lanes / step);
+  const double each = nanoseconds::exponential<T> * static_cast<double>(logits.features * width<T>);
+  double loss = 0;
+  const auto add = [&](std::size_t sample, T cost) {
+    loss += static_cast<double>(weights[sample]) * static_cast<double>(cost);
+  };
+  // Of doubles, whose products are rounded before they are added or not, as the compiler likes, by one thread always.
+  if (sizeof(T) == sizeof(double) || static_cast<double>(all) * each < worth_threads) {
+    detail::cross_entropy_of(logits, target, weights, gradient, 0, all, add);
+    return loss;
+  }
+  T costs[most * width<T>];
+  for (std::size_t done = 0; done < all; done += most) {
+    const std::size_t first = done * step, count = std::min(most, all - done);
+    parallel_for(count, each, [&](std::size_t begin, std::size_t end) {
+      detail::cross_entropy_of(logits, target, weights, gradient, done + begin, done + end,
+                               [&](std::size_t sample, T cost) { costs[sample - first] = cost; });
+    });
+    // In one order, whoever made them.
+    for (std::size_t s = 0; s < count * step && first + s < logits.batch; ++s) add(first + s, costs[s]);
   }
   return loss;
 }
@@ -151,7 +183,7 @@ double sum_loss(LossKernel<T> kernel, const void* f, Panels<const T> y, Panels<c
   constexpr std::size_t chunks = 64, run = most_lanes<T>;
   std::array<double, chunks> partial{};  // by shape and never by thread
   if (y.batch == 0) return 0;
-  const bool single = y.lanes == 1;
+  const bool single = y.lanes == 1 && y.batch == 1;
   // Rows of lanes; of a single sample, runs of features.
   const std::size_t rows = single ? (y.features + run - 1) / run : y.panels() * y.features;
   const std::size_t pieces = std::min(chunks, single ? rows : y.panels());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <tesla/backend/attention.hpp>
+#include <tesla/backend/product.hpp>
 #include <tesla/tensor/panels.hpp>
 
 #include <algorithm>
@@ -25,26 +26,33 @@ void rotate(const Rotation& r, bool back, Panels<T> tokens) {
       }
 }
 
-/// Calls f(head, query, {key, weight} of those that it reads, the logarithm of the softmax's denominator).
+/// Calls f(head, query, those that it reads, the logarithm of the softmax's denominator).
+template <class T>
+struct Weight {
+  std::size_t key;
+  T value, factor;  // of dropout
+};
 template <class T, class F>
 void each_query(const Attention& a, Panels<const T> q, Panels<const T> k, const T* keys, const F& f) {
-  const std::size_t rows = q.batch / std::max<std::size_t>(a.samples, 1);
+  const std::size_t samples = std::max<std::size_t>(a.samples, 1), rows = q.batch / samples,
+                    keys_of = k.batch / samples;
   for (std::size_t sample = 0; sample < a.samples; ++sample)
     for (std::size_t head = 0; head < a.heads; ++head)
-      for (std::size_t i = 0; i < a.length; ++i) {
-        std::vector<std::pair<std::size_t, T>> weights;
+      for (std::size_t i = 0; i < a.queries; ++i) {
+        std::vector<Weight<T>> weights;
         T largest = std::numeric_limits<T>::lowest(), total(0);
-        for (std::size_t j = 0; j < a.length; ++j) {
-          const std::size_t key = sample * rows + j;
+        for (std::size_t j = 0; j < a.keys; ++j) {
+          const std::size_t key = sample * keys_of + j;
           if (!a.live(i, j) || (keys != nullptr && keys[key] == T(0))) continue;
           T score(0);
           for (std::size_t d = 0; d < a.width; ++d)
             score += q.at(sample * rows + i, head * a.width + d) * k.at(key, head / a.shared() * a.width + d);
-          weights.emplace_back(key, score * static_cast<T>(a.scale));
-          largest = std::max(largest, weights.back().second);
+          const T factor = a.dropout > 0 ? a.template factor<T>(a.drawn_from(sample, head, i), j) : T(1);
+          weights.push_back({key, score * static_cast<T>(a.scale), factor});
+          largest = std::max(largest, weights.back().value);
         }
-        for (auto& [key, weight] : weights) total += weight = std::exp(weight - largest);
-        for (auto& [key, weight] : weights) weight /= total;
+        for (auto& w : weights) total += w.value = std::exp(w.value - largest);
+        for (auto& w : weights) w.value /= total;
         f(head, sample * rows + i, weights, weights.empty() ? T(0) : largest + std::log(total));
       }
 }
@@ -69,7 +77,7 @@ void attend(const Attention& a, Panels<const T> q, Panels<const T> k, Panels<con
   each_query(a, q, k, keys, [&](std::size_t head, std::size_t query, const auto& weights, T log_sum) {
     for (std::size_t f = 0; f < a.width; ++f) {
       T total(0);
-      for (const auto& [key, weight] : weights) total += weight * v.at(key, head / a.shared() * a.width + f);
+      for (const auto& w : weights) total += w.value * w.factor * v.at(w.key, head / a.shared() * a.width + f);
       o.at(query, head * a.width + f) = total;
     }
     log_sums[head * q.batch + query] = log_sum;
@@ -83,11 +91,11 @@ void attend_gradient(const Attention& a, Panels<const T> q, Panels<const T> k, P
     const std::size_t own = head * a.width, shared = head / a.shared() * a.width;
     T mean(0);
     for (std::size_t f = 0; f < a.width; ++f) mean += o.at(query, own + f) * d_o.at(query, own + f);
-    for (const auto& [key, weight] : weights) {
+    for (const auto& [key, weight, factor] : weights) {
       T by_weight(0);
       for (std::size_t f = 0; f < a.width; ++f) {
-        by_weight += d_o.at(query, own + f) * v.at(key, shared + f);
-        dv.at(key, shared + f) += weight * d_o.at(query, own + f);
+        by_weight += factor * d_o.at(query, own + f) * v.at(key, shared + f);
+        dv.at(key, shared + f) += weight * factor * d_o.at(query, own + f);
       }
       const T by_score = weight * (by_weight - mean) * static_cast<T>(a.scale);
       for (std::size_t f = 0; f < a.width; ++f) {
@@ -96,6 +104,34 @@ void attend_gradient(const Attention& a, Panels<const T> q, Panels<const T> k, P
       }
     }
   });
+}
+
+/// One query of each sample, the last of `count`: rows of queries and results, one a sample; keys and values are
+/// [sample][place][feature], with room for a.keys places; `live`, unless null, says which places count.
+template <class T>
+void attend_step(const Attention& a, std::size_t count, const Matrix<T>& q, const T* keys, const T* values,
+                 const T* live, const Matrix<T>& o) {
+  const std::size_t features = a.key_heads * a.width;
+  for (std::size_t sample = 0; sample < a.samples; ++sample)
+    for (std::size_t head = 0; head < a.heads; ++head) {
+      const std::size_t first = head / a.shared() * a.width;
+      T* const to = o.row(sample) + head * a.width;
+      std::vector<std::pair<std::size_t, T>> weights;
+      T largest = std::numeric_limits<T>::lowest(), total(0);
+      for (std::size_t j = 0; j < count; ++j) {
+        if (!a.live(count - 1, j) || (live != nullptr && live[sample * a.keys + j] == T(0))) continue;
+        T score(0);
+        for (std::size_t d = 0; d < a.width; ++d)
+          score += q.row(sample)[head * a.width + d] * keys[(sample * a.keys + j) * features + first + d];
+        weights.emplace_back(j, score * static_cast<T>(a.scale));
+        largest = std::max(largest, weights.back().second);
+      }
+      std::fill_n(to, a.width, T(0));
+      for (auto& [j, weight] : weights) total += weight = std::exp(weight - largest);
+      for (const auto& [j, weight] : weights)
+        for (std::size_t d = 0; d < a.width; ++d)
+          to[d] += weight / total * values[(sample * a.keys + j) * features + first + d];
+    }
 }
 
 }  // namespace tesla::inline TESLA_TARGET::backend::reference

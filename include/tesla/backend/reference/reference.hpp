@@ -239,6 +239,11 @@ class Reference {
                        Panels<const T> o, const T*, Panels<const T> d_o, Panels<T> dq, Panels<T> dk, Panels<T> dv, T*) {
     reference::attend_gradient(a, q, k, v, keys, o, d_o, dq, dk, dv);
   }
+  template <class T>
+  void attend_step(const Attention& a, std::size_t count, const Matrix<T>& q, const T* keys, const T* values,
+                   const T* live, const Matrix<T>& o, T*) {
+    reference::attend_step(a, count, q, keys, values, live, o);
+  }
 
   template <class F, class T, class... In>
   void map(const F& f, Panels<T> out, const In&... in) {
