@@ -121,7 +121,8 @@ TEST_CASE("safetensors: a file of Python is read", "[io][safetensors]") {
                     Contains("python, tensor \"int\": elements of type F32 are wanted, the file has I32"));
   CHECK_THROWS_WITH(file.tensor<std::int32_t>("weight"), Contains("I32 are wanted, the file has F32"));
   CHECK_THROWS_WITH(file.tensor<std::uint32_t>("int"), Contains("U32 are wanted, the file has I32"));
-  CHECK_THROWS_WITH(file.tensor<float>("half"), Contains("the file has BF16"));
+  CHECK(file.tensor<float>("half")[0] == 1);
+  CHECK_THROWS_WITH(file.tensor<std::int16_t>("half"), Contains("the file has BF16"));
 
   SafeTensors moved = SafeTensors::parse(make("{}", 0), "x");
   moved = SafeTensors::parse(python_bytes(), "python");
@@ -248,6 +249,28 @@ TEST_CASE("safetensors: every type is recognised", "[io][safetensors]") {
   CHECK(io::dtype_of<std::uint16_t>() == DType::uint16);
   CHECK(io::dtype_of<std::uint32_t>() == DType::uint32);
   CHECK(io::dtype_of<std::uint64_t>() == DType::uint64);
+  CHECK(io::dtype_of<BFloat16>() == DType::bfloat16);
+  CHECK(io::dtype_of<Float16>() == DType::float16);
+}
+
+TEST_CASE("safetensors: numbers of 16 bits are stored, and widened where that is asked", "[io][safetensors]") {
+  const TemporaryFolder folder;
+  const std::vector<float> values{1, -2.5F, 65504, 0x1p-24F, 1e30F, 0, -0.0F};
+  Tensor<BFloat16> brain({values.size()});
+  Tensor<Float16> half({values.size()});
+  for (std::size_t i = 0; i < values.size(); ++i) brain[i] = BFloat16(values[i]), half[i] = Float16(values[i]);
+  io::write_safetensors(folder.path("a"), {io::tensor_info("b", brain), io::tensor_info("h", half)});
+  const SafeTensors file = SafeTensors::read(folder.path("a"));
+  CHECK(file.at("b").bytes.size() == 2 * values.size());
+  const Tensor<BFloat16> same = file.tensor<BFloat16>("b");
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    CHECK(same[i].bits == brain[i].bits);
+    CHECK(file.tensor<Float16>("h")[i].bits == half[i].bits);
+    CHECK(file.tensor<float>("b")[i] == static_cast<float>(brain[i]));
+    CHECK(file.tensor<double>("h")[i] == static_cast<double>(half[i]));
+  }
+  CHECK(file.tensor<float>("h")[4] == INFINITY);
+  CHECK_THROWS_WITH(file.tensor<Float16>("b"), Contains("F16 are wanted") && Contains("BF16"));
 }
 
 TEST_CASE("safetensors: conversion between float and double", "[io][safetensors]") {

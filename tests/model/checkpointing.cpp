@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+namespace test_model_checkpointing {
+
 using namespace tesla;
 using model::Checkpointing, model::CheckpointPlan, model::Move, model::Stage;
 
@@ -378,3 +380,5 @@ TEST_CASE("summaries show what is made again", "[checkpointing]") {
   model.fit(x, x, {.epochs = 1, .batch_size = 64, .verbose = 0});
   CHECK_THAT(model.summary_text(64), Catch::Contains("expected extra time") && !Catch::Contains("by sizes"));
 }
+
+}  // namespace test_model_checkpointing

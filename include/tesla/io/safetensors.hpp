@@ -4,6 +4,7 @@
 // tensors or to none, and nothing is allocated because a header says so.
 #pragma once
 
+#include <tesla/core/half.hpp>
 #include <tesla/io/file.hpp>
 #include <tesla/io/json.hpp>
 #include <tesla/tensor/tensor.hpp>
@@ -74,7 +75,9 @@ inline unsigned bits_of(DType dtype) { return detail::dtype_facts[static_cast<st
 
 /// The element type of C++ numbers. Not of bool: a byte of a file may be neither true nor false.
 template <class T>
-requires(std::is_arithmetic_v<T> && !std::same_as<T, bool> && sizeof(T) <= 8) constexpr DType dtype_of() {
+requires(is_half<T> || (std::is_arithmetic_v<T> && !std::same_as<T, bool> && sizeof(T) <= 8)) constexpr DType
+    dtype_of() {
+  if constexpr (is_half<T>) return std::same_as<T, BFloat16> ? DType::bfloat16 : DType::float16;
   if constexpr (std::floating_point<T>) return sizeof(T) == 8 ? DType::float64 : DType::float32;
   constexpr auto first = static_cast<int>(std::is_signed_v<T> ? DType::int64 : DType::uint64);
   return static_cast<DType>(first + 3 - std::countr_zero(sizeof(T)));
@@ -133,7 +136,8 @@ class SafeTensors {
                        tensors_.empty() ? "" : ": ", names, tensors_.size() > 8 ? ", ..." : "");
   }
 
-  /// The numbers of a tensor. float and double are converted into each other, anything else must be what is there.
+  /// The numbers of a tensor. To float and double any of float, double and their halves is converted; anything else
+  /// must be what is there.
   template <class T>
   Tensor<T> tensor(std::string_view name) const {
     const TensorInfo& info = at(name);
@@ -145,6 +149,8 @@ class SafeTensors {
     if constexpr (std::floating_point<T>) {
       if (info.dtype == DType::float32 || info.dtype == DType::float64)
         return convert<T, std::conditional_t<sizeof(T) == 4, double, float>>(info);
+      if (info.dtype == DType::bfloat16) return convert<T, BFloat16>(info);
+      if (info.dtype == DType::float16) return convert<T, Float16>(info);
     }
     raise<FormatError>(where_, ", tensor ", detail::quoted(name), ": elements of type ", name_of(dtype_of<T>()),
                        " are wanted, the file has ", name_of(info.dtype));
@@ -245,9 +251,10 @@ class SafeTensors {
       From value;
       std::memcpy(&value, info.bytes.data() + i * sizeof value, sizeof value);  // at any alignment
       result[i] = static_cast<To>(value);
-      if (std::isinf(result[i]) && !std::isinf(value))
-        raise<FormatError>(where_, ", tensor ", detail::quoted(info.name), ": element ", i, " is ", value,
-                           ", which no float can be; read it as double");
+      if constexpr (std::floating_point<From>)
+        if (std::isinf(result[i]) && !std::isinf(value))
+          raise<FormatError>(where_, ", tensor ", detail::quoted(info.name), ": element ", i, " is ", value,
+                             ", which no float can be; read it as double");
     }
     return result;
   }
