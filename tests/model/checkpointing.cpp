@@ -366,6 +366,20 @@ TEST_CASE("a budget and marks are kept in files", "[checkpointing]") {
   CHECK_THAT(again.summary_text(16), Catch::Contains("2 times"));
 }
 
+TEST_CASE("an overflow is an error with checkpointing, too", "[checkpointing]") {
+  Sequential model;
+  for (int i = 0; i < 4; ++i) model.add_layer(Dense({.units = 8, .activation = gelu, .checkpoint_gradients = true}));
+  model.add_layer(Dense({.units = 3}));
+  model.build({8});
+  model.compile(optim::SGD(), loss::SparseCategoricalCrossEntropy());
+  Tensor<float> x({4, 8});
+  std::fill(x.begin(), x.end(), 3e38F);
+  const auto y = labels_below(3, 4, 2);
+  const std::string before = parameter_bits(model);
+  check_raises<DataError>([&] { model.fit(x, y, {.verbose = 0}); }, {"the loss is", "not kept", "step before"});
+  CHECK(parameter_bits(model) == before);
+}
+
 TEST_CASE("summaries show what is made again", "[checkpointing]") {
   Sequential model;
   for (int i = 0; i < 16; ++i) model.add_layer(Dense({.units = 64, .activation = gelu}));

@@ -156,6 +156,7 @@ class Execution : public Layers<T, B> {
 
   /// The first layer whose output holds a NaN or an infinity.
   [[gnu::cold]] std::string first_overflow(Workspace<T>& w) const {
+    if (w.planned()) return "a layer whose outputs are not kept; training without checkpointing tells which";
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       const Panels<const T> y = w.output(i);
       std::vector<T> host(y.batch * y.features);
