@@ -48,7 +48,7 @@ class OneLayer {
         net_.backend(), passes_ != forward,
         entry.in,       net_.gradient_slots().subspan(entry.first_parameter, entry.parameters),
         w.kept(1),      w.kept_memory(1),
-        w.scratch(),    {store.stamp(), w.stamp()}};
+        w.scratch(),    {store.stamp(), w.stamp(1)}};
     entry.node->forward(pass, w.output(0), w.output(1));
     if (passes_ == forward) return;
     entry.node->backward(pass, w.output(0), w.output(1), w.gradient(1), w.gradient(0));
