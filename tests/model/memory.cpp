@@ -523,3 +523,24 @@ TEST_CASE("training keeps to the bytes that compile was given", "[memory]") {
     CHECK(later.between_epochs == 0);
   }
 }
+
+TEST_CASE("decoding allocates nothing after the first step", "[memory]") {
+  using namespace tesla;
+  for (const std::size_t sequences : std::vector<std::size_t>{1, 3, 20}) {
+    Sequential model;
+    model.add_layer(Embedding({.tokens = 9, .units = 8})).add_layer(Positions());
+    model.add_layer(TransformerBlock({.features = 8, .heads = 2, .causal = true, .rotary = true}));
+    model.add_layer(MultiHeadAttention({.heads = 2, .causal = true, .masking = true}));
+    model.add_layer(TimeDistributed(Dense({.units = 9})));
+    model.build({20});
+    auto decoder = model.decoder(sequences);
+    const Tensor<float> words({sequences, 1});
+    std::vector<float> out(sequences * 9);
+    decoder.decode_into(words, out);
+    CHECK(allocations_of([&] {
+            while (decoder.place() < decoder.length()) decoder.decode_into(words, out);
+            decoder.restart();
+            decoder.decode_into(words, out);
+          }) == 0);
+  }
+}
