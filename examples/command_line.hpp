@@ -3,9 +3,11 @@
 
 #include <tesla/core/error.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <concepts>
 #include <cstdio>
+#include <initializer_list>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -31,6 +33,15 @@ Number read_number(std::string_view option, std::string_view value, Number least
 template <std::integral Number>
 Number read_number(std::string_view option, std::string_view value, Number least, Number most) {
   return read_number(option, value, least, most, tesla::text("a whole number from ", least, " to ", most));
+}
+
+/// The value behind argument i, which has to be one of the known options.
+inline std::string read_value(std::initializer_list<std::string_view> known, int i, int count, char** arguments) {
+  const std::string name = arguments[i];
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw BadOption("there is no option \"" + name + "\"");
+  if (i + 1 == count) throw BadOption(name + " needs a value");
+  return arguments[i + 1];
 }
 
 struct Program {

@@ -43,10 +43,7 @@ Options parse(int count, char** arguments) {
       o.help = true;
       return o;
     }
-    const bool known = name == "--machines" || name == "--epochs" || name == "--threads" || name == "--seed";
-    if (!known) throw BadOption("there is no option \"" + name + "\"");
-    if (i + 1 == count) throw BadOption(name + " needs a value");
-    const char* const value = arguments[i + 1];
+    const std::string value = read_value({"--machines", "--epochs", "--threads", "--seed"}, i, count, arguments);
     if (name == "--machines") o.machines = read_number<std::size_t>(name, value, 4, 10'000);
     if (name == "--epochs") o.epochs = read_number<std::size_t>(name, value, 1, 10'000);
     if (name == "--threads") o.threads = read_number(name, value, 0, 1024);

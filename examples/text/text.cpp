@@ -48,10 +48,7 @@ Options parse(int count, char** arguments) {
       o.lines.push_back(name);
       continue;
     }
-    const bool known = name == "--lines" || name == "--epochs" || name == "--threads" || name == "--seed";
-    if (!known) throw BadOption("there is no option \"" + name + "\"");
-    if (++i == count) throw BadOption(name + " needs a value");
-    const char* const value = arguments[i];
+    const std::string value = read_value({"--lines", "--epochs", "--threads", "--seed"}, i++, count, arguments);
     if (name == "--lines") o.lines_to_learn = read_number<std::size_t>(name, value, 1, 1'000'000);
     if (name == "--epochs") o.epochs = read_number<std::size_t>(name, value, 1, 10'000);
     if (name == "--threads") o.threads = read_number(name, value, 0, 1024);

@@ -56,12 +56,10 @@ Options parse(int count, char** arguments) {
       o.help = true;
       return o;
     }
-    const char* const known[] = {"--file",   "--length", "--blocks",     "--features",    "--attention", "--window",
-                                 "--epochs", "--prompt", "--characters", "--temperature", "--threads",   "--seed"};
-    if (std::find(std::begin(known), std::end(known), name) == std::end(known))
-      throw BadOption("there is no option \"" + name + "\"");
-    if (i + 1 == count) throw BadOption(name + " needs a value");
-    const std::string value = arguments[i + 1];
+    const std::string value =
+        read_value({"--file", "--length", "--blocks", "--features", "--attention", "--window", "--epochs", "--prompt",
+                    "--characters", "--temperature", "--threads", "--seed"},
+                   i, count, arguments);
     const auto number = [&](std::size_t least, std::size_t most) { return read_number(name, value, least, most); };
     if (name == "--file") o.files.push_back(value);
     if (name == "--length") o.length = number(2, 4096);

@@ -485,13 +485,8 @@ void BasicSequential<T, B>::predict_into(const ArrayView& x, std::span<T> out, c
   built.keep();
   const FlushSubnormals flush;
   for (std::size_t first = 0; first < x.samples(); first += batch_size) {
-    model::Workspace<T>& w = net().workspace(std::min(batch_size, x.samples() - first), false, 0);
-    net().backend().gather(backend::Rows{&x, nullptr, first, w.batch()}, w.input(), backend::Matrix<T>());
-    net().forward(w);
-    const std::span<T> rows = out.subspan(first * features, w.batch() * features);
-    const Panels<const T> y = w.output(net().entries().size() - 1);
-    net().backend().scatter(y, rows.data());
-    if (!is_finite(net().squared_norm(y))) training::refuse_overflow<T>("predict", rows, features, first);
+    const std::size_t count = std::min(batch_size, x.samples() - first);
+    training::predict_batch(net(), x, first, count, out.subspan(first * features, count * features), "predict");
   }
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pytorch import Random, array
 
 SAMPLES, STEPS, CLASSES = 3, 4, 5
 torch.set_default_dtype(torch.float64)
@@ -35,32 +36,9 @@ struct Case {
 """
 
 
-class Random:
-    """A small generator of its own, so that the numbers never depend on a library's version."""
-
-    def __init__(self):
-        self.state = 2024
-
-    def below(self, bound):
-        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
-        return (self.state >> 33) % bound
-
-
-def array(name, values, kind="double"):
-    words = [repr(int(v)) if v == int(v) else repr(v) for v in values.detach().flatten().tolist()]
-    lines, line = [], " "
-    for word in words:
-        if len(line) + len(word) + 2 > 120:
-            lines.append(line)
-            line = " "
-        line += f" {word},"
-    body = "\n".join(lines + [line]).rstrip(",")
-    return f"inline constexpr {kind} {name}[{len(words)}] = {{\n{body}}};\n"
-
-
 def main():
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("steps_pytorch.hpp")
-    random = Random()
+    random = Random(2024)
     count = SAMPLES * STEPS
     logits = torch.tensor([(random.below(257) - 128) / 32 for _ in range(count * CLASSES)]).reshape(count, CLASSES)
     # Rows of sixteenths that add up to 1.

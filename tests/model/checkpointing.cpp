@@ -198,7 +198,7 @@ TEST_CASE("plans take no more time than any order of moves", "[checkpointing]") 
         continue;
       }
       const CheckpointPlan plan = chain.plan(memory);
-      CHECK(plan.time == Approx(wanted));
+      CHECK(plan.time() == Approx(wanted));
       CHECK(plan.memory <= memory);
       check_plan(plan);
     }
@@ -217,8 +217,8 @@ TEST_CASE("plans of long chains of odd sizes keep to their memory", "[checkpoint
   for (const std::size_t memory : {chain.least(), chain.least() * 2, chain.least() * 4, chain.least() * 16}) {
     const CheckpointPlan plan = chain.plan(memory);
     CHECK(plan.memory <= memory);
-    CHECK(plan.time <= before);
-    before = plan.time;
+    CHECK(plan.time() <= before);
+    before = plan.time();
     check_plan(plan);
   }
   CHECK(Checkpointing({}).least() == 0);
@@ -228,7 +228,7 @@ TEST_CASE("64 equal stages within the memory of 9", "[checkpointing]") {
   std::vector<Stage> stages(64);
   for (Stage& s : stages) s.out = 10, s.inside = 10;
   const CheckpointPlan plan = Checkpointing(stages).plan(180);
-  CHECK(plan.time / plan.least_time() < 1.32);
+  CHECK(plan.time() / plan.least_time() < 1.32);
   check_plan(plan);
 }
 

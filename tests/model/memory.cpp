@@ -544,3 +544,45 @@ TEST_CASE("decoding allocates nothing after the first step", "[memory]") {
           }) == 0);
   }
 }
+
+TEST_CASE("labels a step: nothing is allocated after the first batch", "[memory][steps]") {
+  using namespace tesla;
+  constexpr std::size_t steps = 7, classes = 5;
+  const auto check = [&](const auto& loss, bool with_ignored, std::size_t samples, std::size_t batch_size) {
+    INFO(loss.kind << ", " << samples << " samples, batches of " << batch_size);
+    const auto x = normal_numbers({samples, steps, 3}, 1);
+    auto y = labels_below(classes, samples * steps, 2);
+    for (std::size_t i = 0; with_ignored && i < y.size(); i += 4) y[i] = -1;
+    const ArrayView labels = view(y, {samples, steps});
+    const std::vector<float> weight(samples, 0.5F);
+    Sequential model(TimeDistributed(Dense({.units = 9, .activation = relu})),
+                     TimeDistributed(Dense({.units = classes})));
+    model.compile(optim::Adam(), loss,
+                  {metric::Accuracy(), metric::TopK({.k = 2}), metric::Perplexity(), metric::ConfusionMatrix()});
+    Counter::Counts counts;
+    Sequential::Options options{.epochs = 4,
+                                .batch_size = batch_size,
+                                .validation = {x, labels},
+                                .sample_weight = weight,
+                                .callbacks = {Counter{&counts}},
+                                .verbose = 0,
+                                .class_weight = std::vector<double>(classes, 2.0)};
+    model.fit(x, labels, options);
+    CHECK(counts.between_batches == 0);
+    CHECK(counts.between_epochs == 0);
+
+    // The same for steps of one's own, with a loss in each call.
+    const optim::Adam adam(model.parameters(), {.learning_rate = 1e-3});
+    const auto own = [&] { model.train_step({x, labels}, loss, adam); };
+    own();
+    const std::size_t before = allocations;
+    for (int i = 0; i < 3; ++i) own();
+    CHECK(allocations == before);
+  };
+  for (const auto& [samples, batch_size] : {std::pair<std::size_t, std::size_t>{48, 16}, {50, 16}, {5, 1}, {65, 32}}) {
+    check(loss::SparseCategoricalCrossEntropy(), false, samples, batch_size);
+    check(loss::SparseCategoricalCrossEntropy({.ignore_label = -1}), true, samples, batch_size);
+    check(loss::SparseCategoricalCrossEntropy({.from_logits = false, .ignore_label = -1}), true, samples, batch_size);
+    check(loss::Focal({.labels = true}), false, samples, batch_size);
+  }
+}

@@ -169,7 +169,8 @@ struct Attending : Options {
     const auto rotation = [&](std::size_t length) {
       return this->rotary ? std::make_shared<backend::Rotation>(a_.width, length, this->rotary_base) : nullptr;
     };
-    rotations_ = {rotation(steps_ != 0 ? steps_ : a_.queries), rotation(a_.keys)};
+    rotations_[key] = rotation(a_.keys);
+    rotations_[query] = steps_ != 0 || a_.queries == a_.keys ? rotations_[key] : rotation(a_.queries);
     return in;
   }
 
@@ -343,10 +344,8 @@ struct Attending : Options {
   void step(Pass<T, B>& pass, Panels<const T> x, Panels<T> y) const {
     const Room<T> room = lay_out<T, B>(x.batch, false, pass.kept_memory.data(), pass.scratch.data());
     for (std::size_t i = 0; i < 3; ++i) project(pass, room, i, x, room.out[i]);
-    for (std::size_t i = 0; i < 2 && this->rotary; ++i) {
-      turn_to(pass.place, x.lanes);
-      pass.backend.rotate(tiles_->at_place, false, room.out[i]);
-    }
+    if (this->rotary) turn_to(pass.place, x.lanes);
+    for (std::size_t i = 0; i < 2 && this->rotary; ++i) pass.backend.rotate(tiles_->at_place, false, room.out[i]);
     const auto keep = [&](Panels<T> from, T* at) {
       pass.backend.transpose(Panels<const T>(from), backend::Matrix<T>{at + pass.place * from.features, x.batch,
                                                                        from.features, steps_ * from.features});
@@ -362,14 +361,12 @@ struct Attending : Options {
     pass.backend.attend_step(a, pass.place + 1, room.query, static_cast<const T*>(room.keys),
                              static_cast<const T*>(room.values), static_cast<const T*>(room.lives), room.rows,
                              room.scores);
-    network::OnHost<T, B> host(pass.backend, room.rows.data, x.batch * room.rows.columns, true);
-    const ArrayView all(static_cast<const T*>(host.data()), {x.batch, room.rows.columns});
-    pass.backend.gather({&all, nullptr, 0, x.batch}, room.o, {});
+    network::rows_to_panels(pass.backend, room.rows.data, room.o);
     project(pass, room, output, room.o, y);
   }
   /// The rotation of one place, for so many lanes.
   void turn_to(std::size_t place, std::size_t lanes) const {
-    const backend::Rotation& all = *rotations_[0];
+    const backend::Rotation& all = *rotations_[query];
     backend::Rotation& now = tiles_->at_place;
     now.width = all.width, now.length = lanes;
     now.cosines.resize(all.width / 2 * lanes), now.sines.resize(now.cosines.size());

@@ -30,6 +30,13 @@ struct Targets {
   std::optional<std::int32_t> ignored;  // the label of samples, or steps, that do not count
 };
 
+/// How many labels a sample has, for a model of these outputs: one, or with some losses one for each step of outputs of
+/// {steps, classes}, or of more extents before the classes.
+[[gnu::cold]] inline std::size_t steps_of(const Shape& output, const Targets& targets) {
+  const std::size_t classes = output.rank() > 1 && targets.by_step ? output.back() : 0;
+  return classes > 1 && targets.kind != Targets::values ? output.elements() / classes : 1;
+}
+
 // clang-format off
 /// kind names the type in summaries and files. loss(backend, prediction, target, weights, gradient) returns the value
 /// and fills the gradient unless it is null. It may also have:

@@ -42,12 +42,16 @@ struct CheckpointPlan {
   std::vector<Stage> stages;
   std::vector<Move> moves;
   std::size_t memory = 0;  // for the stages, in elements
-  double time = 0;
 
   /// How often a stage is run forward.
   std::size_t runs(std::size_t stage) const {
     return static_cast<std::size_t>(std::count_if(
         moves.begin(), moves.end(), [&](const Move& m) { return m.stage == stage && m.kind != Move::Kind::back; }));
+  }
+  double time() const {
+    return std::accumulate(moves.begin(), moves.end(), 0.0, [&](double sum, const Move& m) {
+      return sum + (m.kind == Move::Kind::back ? stages[m.stage].backward : stages[m.stage].forward);
+    });
   }
   /// The time of a step that keeps everything.
   double least_time() const {
@@ -80,21 +84,14 @@ class Checkpointing {
   /// The fastest plan that takes no more than `memory`, which is least() or more. Memory is counted in units where
   /// stages have no common one; that may cost a little time, never memory.
   [[gnu::cold]] CheckpointPlan plan(std::size_t memory) const {
-    CheckpointPlan result{stages_, {}, 0, 0};
+    CheckpointPlan result{stages_, {}};
     if (stages_.empty()) return result;
     const Table table(*this, memory);
     const std::size_t last = stages_.size() - 1;
     const bool timed = table.time(0, last, table.units) < never;
     place(result.moves, timed ? &table : nullptr, 0, last, table.units, 0, result.memory);
-    for (Move& m : result.moves) {
-      const Stage& stage = stages_[m.stage];
-      if (m.kind == Move::Kind::back) {
-        result.time += stage.backward;
-        continue;
-      }
-      result.time += stage.forward;
-      if (m.out == top) m.out = result.memory - stage.out;
-    }
+    for (Move& m : result.moves)
+      if (m.out == top) m.out = result.memory - stages_[m.stage].out;
     return result;
   }
 
@@ -199,7 +196,7 @@ class Checkpointing {
 /// The plan where users have said which stages keep nothing inside. All outputs are kept; what the marked stages need
 /// inside is in one place, one after the other.
 [[gnu::cold]] inline CheckpointPlan marked_plan(std::vector<Stage> stages, const std::vector<bool>& marked) {
-  CheckpointPlan result{std::move(stages), {}, 0, 0};
+  CheckpointPlan result{std::move(stages), {}};
   const auto& all = result.stages;
   std::vector<Move> places(all.size());
   std::size_t shared = 0;
@@ -220,8 +217,6 @@ class Checkpointing {
     }
     result.moves.push_back({Move::Kind::back, s});
   }
-  for (const Move& m : result.moves)
-    result.time += m.kind == Move::Kind::back ? all[m.stage].backward : all[m.stage].forward;
   return result;
 }
 

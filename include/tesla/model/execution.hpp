@@ -94,7 +94,7 @@ class Execution : public Layers<T, B> {
   bool times_measured() const { return memory_ != 0 && timed_steps_ >= steps_to_time; }
   /// What a plan adds to the time of a step that keeps everything, as a share of it.
   double extra_time(const CheckpointPlan& plan) const {
-    return (plan.time - plan.least_time()) / (plan.least_time() + (times_measured() ? besides_ : 0));
+    return (plan.time() - plan.least_time()) / (plan.least_time() + (times_measured() ? besides_ : 0));
   }
 
   /// What layers draw at random for the next batch follows from the step that it belongs to, and its place therein.

@@ -38,9 +38,8 @@ std::size_t target_features(const Network<T, B>& network, const Training<T, B>& 
   const Shape& out = network.output_shape();
   if (!training.loss) return out.elements();
   const loss::Targets targets = training.loss->targets();
-  const std::size_t own = targets == loss::Targets::labels ? 0 : out.elements();
-  const bool steps = targets.by_step && out.rank() > 1 && out.back() > 1;
-  return own + (steps ? out.elements() / out.back() : 0);  // labels of steps have weights of their own
+  const std::size_t own = targets == loss::Targets::labels ? 0 : out.elements(), steps = loss::steps_of(out, targets);
+  return own + (steps > 1 ? steps : 0);  // labels of steps have weights of their own
 }
 
 template <class T, class B>

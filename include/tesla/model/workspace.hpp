@@ -111,25 +111,23 @@ class Workspace {
     stage_memory_ = planned() ? take(plan_->memory) : nullptr;
 
     // One after the other, in the order in which the layers are run.
-    Places& places = places_;
-    std::vector<std::size_t>& at = turns_;
-    places.clear();
+    places_.clear();
     for (std::size_t i = 0; i < outputs_.size() && !training; ++i) {
       if (needs_.layers[i].passthrough) continue;
-      at[i] = places.take(i, size_of(needs_.layers[i].out));
+      turns_[i] = places_.take(i, size_of(needs_.layers[i].out));
       for (std::size_t k = 0; k < i; ++k)
-        if (needs_.layers[k].last_reader == i) places.free(k);
+        if (needs_.layers[k].last_reader == i) places_.free(k);
     }
     for (std::size_t i = outputs_.size(); i-- > 0 && training;) {
       const auto& layer = needs_.layers[i];
       if (layer.passthrough) continue;
-      if (i == layer.last_reader && !in_output(i)) at[i] = places.take(i, size_of(layer.out));
+      if (i == layer.last_reader && !in_output(i)) turns_[i] = places_.take(i, size_of(layer.out));
       for (const std::size_t s : layer.sources)
         if (s != model_input && needs_.layers[s].last_reader == i && !in_output(s))
-          at[s] = places.take(s, size_of(needs_.layers[s].out));
-      if (!lasts(i)) places.free(i);
+          turns_[s] = places_.take(s, size_of(needs_.layers[s].out));
+      if (!lasts(i)) places_.free(i);
     }
-    T* const turns = take(places.most());
+    T* const turns = take(places_.most());
 
     for (std::size_t i = 0; i < outputs_.size(); ++i) {
       const auto& layer = needs_.layers[i];
@@ -138,7 +136,7 @@ class Workspace {
         see_through(i);
         continue;
       }
-      const Panels<T> in_turn = panels_at(turns == nullptr ? nullptr : turns + at[i], layer.out);
+      const Panels<T> in_turn = panels_at(turns == nullptr ? nullptr : turns + turns_[i], layer.out);
       if (!training) {
         outputs_[i] = in_turn;
         continue;
@@ -165,9 +163,9 @@ class Workspace {
     std::size_t inside = move.inside;
     const std::uint64_t stamp = next_stamp();
     each_block(stage, [&](std::size_t i, std::size_t k, std::size_t size, std::size_t features) {
-      const bool output = k == output_number;
-      T* const at = stage_memory_ + (output && i == plan_->stages[move.stage].last ? move.out : inside);
-      if (!output || i != stage.last) inside += size;
+      const bool output = k == output_number, last = output && i == stage.last;
+      T* const at = stage_memory_ + (last ? move.out : inside);
+      if (!last) inside += size;
       if (k == memory_number)
         kept_memory_[i] = {at, features};
       else

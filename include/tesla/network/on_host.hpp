@@ -48,13 +48,18 @@ bool made_before(T* head, const Stamps& stamps) {
   return false;
 }
 
+/// Rows of a backend's memory, one a sample without gaps, to panels.
+template <class T, class B>
+void rows_to_panels(B& backend, T* rows, Panels<T> to) {
+  OnHost<T, B> host(backend, rows, to.batch * to.features, true);
+  const ArrayView all(static_cast<const T*>(host.data()), {to.batch, to.features});
+  backend.gather({&all, nullptr, 0, to.batch}, to, {});
+}
 /// The same numbers in panels of another kind, where they are the same as rows. `rows` has room for all.
 template <class T, class B>
 void copy_rows(B& backend, Panels<const T> from, Panels<T> to, T* rows) {
   backend.transpose(from, backend::Matrix<T>{rows, from.batch, from.features, from.features});
-  OnHost<T, B> host(backend, rows, from.batch * from.features, true);
-  const ArrayView all(static_cast<const T*>(host.data()), {to.batch, to.features});
-  backend.gather({&all, nullptr, 0, to.batch}, to, {});
+  rows_to_panels(backend, rows, to);
 }
 
 }  // namespace tesla::inline TESLA_TARGET::network

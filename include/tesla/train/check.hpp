@@ -84,17 +84,10 @@ template <class T>
                          "; targets of a cross-entropy are probabilities, from 0 to 1");
 }
 
-/// How many labels a sample has, for a model of these outputs: one, or with some losses one for each step of outputs of
-/// {steps, classes}, or of more extents before the classes.
-[[gnu::cold]] inline std::size_t steps_of(const Shape& output, const loss::Targets& targets) {
-  const std::size_t classes = output.rank() > 1 && targets.by_step ? output.back() : 0;
-  return classes > 1 && targets.kind != loss::Targets::values ? output.elements() / classes : 1;
-}
-
 /// Class labels have one extent for the samples, and those of the outputs before the classes.
 [[gnu::cold]] inline void check_label_shape(const ArrayView& y, const Shape& output, const loss::Targets& targets,
                                             std::string_view what) {
-  const std::size_t steps = steps_of(output, targets), classes = output.elements() / steps;
+  const std::size_t steps = loss::steps_of(output, targets), classes = output.elements() / steps;
   if (classes < 2)
     raise<ShapeError>(what, ": class labels need a model with an output for each class, this one has ", classes,
                       "; for yes and no with one output use BinaryCrossEntropy");
@@ -122,7 +115,7 @@ template <class T>
 [[gnu::cold]] inline bool check_labels(const ArrayView& y, const Shape& output, const loss::Targets& targets,
                                        std::string_view what, std::vector<std::int32_t>& labels) {
   check_label_shape(y, output, targets, what);
-  const std::size_t steps = steps_of(output, targets), classes = output.elements() / steps;
+  const std::size_t steps = loss::steps_of(output, targets), classes = output.elements() / steps;
   labels.resize(y.samples() * steps);
   bool some_ignored = false;
   for (std::size_t i = 0; i < labels.size(); ++i) {

@@ -21,6 +21,18 @@ template <class T>
                        "; the parameters or the data are beyond what the layers can compute with");
 }
 
+/// Runs samples `first` to before first + count of an array, and puts their outputs into `out`, one row a sample.
+template <class T, class B>
+void predict_batch(model::Network<T, B>& network, const ArrayView& x, std::size_t first, std::size_t count,
+                   std::span<T> out, std::string_view who) {
+  model::Workspace<T>& w = network.workspace(count, false, 0);
+  network.backend().gather(backend::Rows{&x, nullptr, first, count}, w.input(), backend::Matrix<T>());
+  network.forward(w);
+  const Panels<const T> y = w.output(network.entries().size() - 1);
+  network.backend().scatter(y, out.data());
+  if (!is_finite(network.squared_norm(y))) refuse_overflow<T>(who, out, out.size() / count, first);
+}
+
 }  // namespace training
 
 /// What predict() gives for whole sequences, step by step. It reads the model's parameters where they are, as they are
@@ -53,12 +65,7 @@ class Decoder {
     network_.check_samples(x, "decode: x");
     network_.go_to(place_);
     const FlushSubnormals flush;
-    model::Workspace<T>& w = network_.workspace(sequences_, false, 0);
-    network_.backend().gather(backend::Rows{&x, nullptr, 0, sequences_}, w.input(), backend::Matrix<T>());
-    network_.forward(w);
-    const Panels<const T> y = w.output(network_.entries().size() - 1);
-    network_.backend().scatter(y, out.data());
-    if (!is_finite(network_.squared_norm(y))) training::refuse_overflow<T>("decode", out, out.size() / sequences_, 0);
+    training::predict_batch(network_, x, 0, sequences_, out, "decode");
     ++place_;
   }
 

@@ -26,7 +26,7 @@ class Loader {
                           const model::LossNode<T, B>& loss, std::string_view what) {
     samples_ = samples;
     targets_ = loss.targets();
-    steps_ = steps_of(network.output_shape(), targets_);
+    steps_ = loss::steps_of(network.output_shape(), targets_);
     outputs_ = network.output_shape().elements() / steps_;
     from_logits_ = loss.from_logits();
     binary_ = loss.facts().binary;

@@ -26,12 +26,13 @@ void rotate(const Rotation& r, bool back, Panels<T> tokens) {
       }
 }
 
-/// Calls f(head, query, those that it reads, the logarithm of the softmax's denominator).
+/// What a query reads.
 template <class T>
 struct Weight {
   std::size_t key;
   T value, factor;  // of dropout
 };
+/// Calls f(head, query, those that it reads, the logarithm of the softmax's denominator).
 template <class T, class F>
 void each_query(const Attention& a, Panels<const T> q, Panels<const T> k, const T* keys, const F& f) {
   const std::size_t samples = std::max<std::size_t>(a.samples, 1), rows = q.batch / samples,
